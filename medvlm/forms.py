@@ -83,8 +83,8 @@ def clinic(
     kind = lists['departments'][department]['clinic']
     name = rng.choice(lists['stems']) + (kind if kind and rng.random() < .7 else rng.choice(lists['hospital_kinds']))
     if not name.endswith('의원') and rng.random() < .25: name = f"{rng.choice(lists['foundations'])} {name}"
-    area,city = rng.choice(lists['area_codes']),rng.choice(list(lists['cities']))
-    number = lambda: f'{area}-{rng.randint(200, 999)}-{rng.randint(0, 9999):04}'
+    city = rng.choice(list(lists['cities']))
+    number = lambda: f"{lists['area_codes'][city]}-{rng.randint(200, 999)}-{rng.randint(0, 9999):04}"
     return dict(inst_name=name, institution_code=f'{rng.choice((1, 2, 3))}{rng.randint(1, 4)}{rng.randint(0, 999999):06}', inst_phone=number(),
                 inst_fax=number() if rng.random() < .7 else '', inst_email=f'clinic{rng.randint(1, 999)}@example.kr' if rng.random() < .2 else '',
                 address=f"{city} {rng.choice(lists['cities'][city])} {rng.choice(lists['roads'])} {rng.randint(1, 400)}")
@@ -100,7 +100,7 @@ def drug(
     name,form,strengths = rng.choice(lists['drugs'][kind])
     rules,strength = lists['forms'][form],rng.choice(strengths)
     injected = form in lists['injections']
-    usage = usages['주사' if injected else form if form in usages else '점안' if form == '점안' else '먹는']
+    usage = usages.get('주사' if injected else form, usages['먹는'])
     return dict(drug_name=f'{name} {strength}'.strip(), form=form, edi_code=f'6{zlib.crc32((name + strength).encode())%10**8:08}', dose=rng.choice(rules['doses']),
                 unit=rules['units'][0], freq=rng.choice(rules['freqs']), days=rng.choice((1, 1, 2, 3, 5)) if injected else days, usage=rng.choice(usage))
 
@@ -234,7 +234,7 @@ def look(
                 label_size=between('label'), value_size=between('value'), tracking=rng.choice((0, 0, 0, .02, .05)), ink=rng.choice((0, 0, 30, 70)), value_ink=rng.choice((0, 0, 20)),
                 rule=round(rng.uniform(.4, .9), 2), hair=rng.randint(110, 170), dash=rng.choice(rules['dash']), row_rules=rng.random() < .8, tint=rng.random() < rules['tint'],
                 row=between('row'), id_row=between('id_row'), rows=rng.randint(*rules['rows']), inj_rows=rng.randint(*rules['inj_rows']), insurance_size=.92,
-                drift=round(rng.random()*rules['drift'], 2), shift_x=round(rng.gauss(0, .3), 2), shift_y=round(rng.gauss(0, .25), 2),
+                drift=round(rng.random()*rules['drift'], 2), shift_x=round(rng.triangular(-.7, .7), 2), shift_y=round(rng.triangular(-.5, .5), 2),
                 margin_x=round(rng.uniform(.35, .65), 2), margin_y=round(rng.uniform(.25, .6), 2), seal=rng.random() < .3)
 
 # %% ../nbs/01b_forms.ipynb #5605c6e4

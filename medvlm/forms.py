@@ -232,7 +232,7 @@ def look(
     value = rng.choices(pool, [1 if f.weight < 350 else 3 for f in pool])[0]
     return dict(label_font=label.family, label_weight=label.weight, title_weight=rng.choice((label.weight, 700)), value_font=value.family, value_weight=value.weight,
                 label_size=between('label'), value_size=between('value'), tracking=rng.choice((0, 0, 0, .02, .05)), ink=rng.choice((0, 0, 30, 70)), value_ink=rng.choice((0, 0, 20)),
-                rule=round(rng.uniform(.4, .9), 2), hair=rng.randint(110, 170), dash=rng.choice(rules['dash']), row_rules=rng.random() < .8, tint=rng.random() < rules['tint'],
+                rule=round(rng.uniform(.4, .9), 2), hair=rng.randint(155, 190), dash=rng.choice(rules['dash']), row_rules=rng.random() < .8, tint=rng.random() < rules['tint'],
                 row=between('row'), id_row=between('id_row'), rows=rng.randint(*rules['rows']), inj_rows=rng.randint(*rules['inj_rows']), insurance_size=.92,
                 drift=round(rng.random()*rules['drift'], 2), shift_x=round(rng.triangular(-.7, .7), 2), shift_y=round(rng.triangular(-.5, .5), 2),
                 margin_x=round(rng.uniform(.35, .65), 2), margin_y=round(rng.uniform(.25, .6), 2), seal=rng.random() < .3)

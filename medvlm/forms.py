@@ -615,7 +615,7 @@ def save_llava(
     forms:list,         # Drawn pages
     folder:str|Path,    # Takes one JPEG per page and rows.json
     lang:str='zh',      # Language of questions and answers
-    quality:int=80,     # JPEG quality, 1 to 95
+    quality:int=75,     # JPEG quality, 1 to 95
 )->Path:                # rows.json
     "Write `forms` to `folder` in the LLaVA form of the source project."
     records = []

@@ -10,7 +10,8 @@ __all__ = ['SPECIAL', 'ROLES', 'CHAT', 'WORDS', 'SEP', 'KS_SYLLABLES', 'FREQUENT
            'stretch', 'draw_line', 'line_row', 'strip_patches', 'encode_line', 'line_batch', 'Stage', 'line_batches',
            'stream', 'adamw', 'pretrain', 'swap_folder', 'save_small', 'resolve', 'refuse_partial', 'load', 'Answer',
            'generate_batch', 'generate', 'Part', 'Tuning', 'part_of', 'full_modules', 'lora_pattern', 'prepare', 'plan',
-           'plan_table', 'param_groups', 'base_hash', 'hash_of', 'save_bundle', 'check_arrived', 'load_bundle']
+           'plan_table', 'param_groups', 'base_hash', 'hash_of', 'save_bundle', 'check_arrived', 'load_bundle',
+           'read_lines', 'reading_scores', 'make_base']
 
 # %% ../nbs/01c_models.ipynb #8520e6ad
 import hashlib, json, math, random, re, shutil, subprocess, time, unicodedata
@@ -831,3 +832,48 @@ def load_bundle(
     except KeyError as e: raise ValueError(f'{folder}: tensor {e} is missing from the adapter file; copy the bundle again, whole') from None
     check_arrived(model, folder)
     return (model if trainable else model.eval()), processor, manifest
+
+# %% ../nbs/01c_models.ipynb #6777d96c
+def read_lines(
+    model, # Model
+    processor, # Its processor
+    strips:list, # Grey strips, shape (28, 28·n), uint8
+    ask:str=ASK_READ[0], # Question
+    limit:int=160, # Most new tokens
+    batch:int=64 # Strips in a batch
+) -> list: # `Answer`s
+    "What the model reads on `strips`."
+    prompt = processor.apply_chat_template([dict(role='user', content=[dict(type='image'), dict(type='text', text=ask)])], tokenize=False, add_generation_prompt=True)
+    return generate(model, processor, [prompt]*len(strips), [[Image.fromarray(s).convert('RGB')] for s in strips], limit=limit, batch=batch)
+
+# %% ../nbs/01c_models.ipynb #788f15ac
+def reading_scores(
+    model, # Model
+    processor, # Its processor
+    n:int=200, # Lines of each kind
+    seed:int=12345, # Seed of texts and drawing, away from training
+    fonts:list=None # Font files; None takes those kept back
+) -> dict: # Kind of line → {exact, errors, characters, n}
+    "Lines read exactly, and character errors, for each kind of line."
+    from rapidfuzz.distance import Levenshtein
+    rng, fonts, out = random.Random(seed), fonts or line_fonts(held_back=True), {}
+    for kind, name in enumerate(('short cell', 'long cell', 'whole line')):
+        texts = [line_text(rng, kind) for _ in range(n)]
+        read = read_lines(model, processor, [draw_line(rng, t, fonts) for t in texts])
+        pairs = [(a.text, SEP.join(t)) for a, t in zip(read, texts)]
+        out[name] = dict(exact=sum(a == b for a, b in pairs), errors=sum(Levenshtein.distance(a, b) for a, b in pairs), characters=sum(len(b) for _, b in pairs), n=n)
+    return out
+
+# %% ../nbs/01c_models.ipynb #c11cc099
+def make_base(
+    out='data_samples/small_vlm', # Folder of the base
+    steps:int=0, # Optimizer steps; 0 takes the 14,000 of the committed base
+    **kw # Passed to `pretrain`
+) -> dict: # Scores, also written to `pretrain.json`
+    "Pretrains a small base, scores it on fonts it has not seen and writes both to `out`."
+    pretrain(steps or 14_000, out, **kw)
+    model, processor = load(str(out), place='cpu')
+    info = core.load_json(Path(out)/'pretrain.json')
+    info['scores'] = reading_scores(model, processor, n=20 if 0 < steps < 1000 else 200)
+    core.save_json(info, Path(out)/'pretrain.json')
+    return info['scores']

@@ -178,7 +178,9 @@ def small_vlm(
     from transformers import Qwen2_5_VLForConditionalGeneration
     tok = tok or small_tokenizer()
     core.seed_all(seed)
-    return Qwen2_5_VLForConditionalGeneration(small_config(tok, **sizes)), small_processor(tok)
+    model = Qwen2_5_VLForConditionalGeneration(small_config(tok, **sizes))
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = tok.eos_token_id, tok.pad_token_id
+    return model, small_processor(tok)
 
 # %% ../nbs/01c_models.ipynb #5551d1ad
 SEP = ' | '

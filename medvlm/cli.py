@@ -9,7 +9,7 @@ __all__ = ['OPTIONS', 'COMMANDS', 'run_demo', 'run_train', 'run_eval', 'run_pret
 import argparse, sys
 from pathlib import Path
 
-# %% ../nbs/07_cli.ipynb #a2114307
+# %% ../nbs/07_cli.ipynb #d3be637f
 def run_demo(
     args # Parsed arguments of `demo`
 ):
@@ -18,7 +18,7 @@ def run_demo(
     recipe = RECIPES['ocr_7b_small']
     demo(args.rows, args.images, args.name, args.root, (args.train_pages, args.test_pages), replace(recipe, steps=args.steps or recipe.steps), args.workers)
 
-# %% ../nbs/07_cli.ipynb #d3be637f
+# %% ../nbs/07_cli.ipynb #6f834487
 def run_train(
     args # Parsed arguments of `train`
 ):
@@ -33,7 +33,7 @@ def run_train(
     if quarantine: quarantine.save(run.path('quarantine.jsonl')); print(f'{len(quarantine)} rows in quarantine: {quarantine.summary()}')
     print(f'Bundle: {train_pages(recipe, pages, run)}')
 
-# %% ../nbs/07_cli.ipynb #559d8eda
+# %% ../nbs/07_cli.ipynb #d38ef9d7
 def run_eval(
     args # Parsed arguments of `eval`
 ):
@@ -56,7 +56,7 @@ def run_eval(
     report = ev.report(run.dir, f'{Path(args.bundle).name} on {Path(args.rows).name}', ev.field_sections({'tuned': table}, images, finish={'tuned': [a.finish_reason for a in answers]}))
     print(f'{len(pages)} pages, {other} rows of other kinds left out\n{ev.score_table(scores)}\n\nReport: {report}')
 
-# %% ../nbs/07_cli.ipynb #6f834487
+# %% ../nbs/07_cli.ipynb #a9b6664f
 def run_pretrain(
     args # Parsed arguments of `pretrain`
 ):
@@ -64,7 +64,7 @@ def run_pretrain(
     from medvlm.models import make_base
     make_base(args.out, args.steps)
 
-# %% ../nbs/07_cli.ipynb #94412e9f
+# %% ../nbs/07_cli.ipynb #02a5f14f
 OPTIONS = {
     '--rows': dict(help='LLaVA JSON of your own pages'),
     '--images': dict(help='folder of their images; default: the folder of the JSON'),
@@ -84,7 +84,7 @@ COMMANDS = {
     'pretrain': (run_pretrain, 'remake the small base', [], ('--out', '--steps')),
 }
 
-# %% ../nbs/07_cli.ipynb #de8c8772
+# %% ../nbs/07_cli.ipynb #5f2252d2
 def parser() -> argparse.ArgumentParser: # Parser of all commands
     "The command line of `medvlm`."
     p = argparse.ArgumentParser('medvlm', description='Tune, prove and serve small medical vision-language models.')
@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser: # Parser of all commands
         c.set_defaults(function=function, **({'name': {'demo': 'demo', 'eval': 'eval'}.get(name)} if '--name' in options else {}))
     return p
 
-# %% ../nbs/07_cli.ipynb #a980f4ee
+# %% ../nbs/07_cli.ipynb #bd512941
 def main(
     argv:list=None # Words of the command line; None takes those of the process
 ) -> int: # Exit status: 0 done, 2 something to mend

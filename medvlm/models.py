@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'ROLES', 'CHAT', 'WORDS', 'SEP', 'KS_SYLLABLES', 'FREQUENT', 'NUMBERS', 'CODES', 'DOSES', 'STRENGTHS',
-           'PRINTED', 'ODD_FONTS', 'HELD_BACK', 'ASK_READ', 'ASK_ECHO', 'CURRICULUM', 'FAMILIES', 'SMALL', 'PARTS',
-           'MODES', 'ImagePolicy', 'small_tokenizer', 'decode', 'small_config', 'small_processor', 'small_vlm', 'fill',
-           'hangul', 'cell_text', 'line_text', 'line_fonts', 'load_font', 'draw_cells', 'add_marks', 'scale_line',
-           'stretch', 'draw_line', 'line_row', 'strip_patches', 'encode_line', 'line_batch', 'Stage', 'line_batches',
-           'stream', 'adamw', 'pretrain', 'swap_folder', 'save_small', 'resolve', 'refuse_partial', 'load', 'Answer',
-           'generate_batch', 'generate', 'Part', 'Tuning', 'part_of', 'full_modules', 'lora_pattern', 'prepare', 'plan',
-           'plan_table', 'param_groups', 'base_hash', 'hash_of', 'save_bundle', 'check_arrived', 'load_bundle',
-           'read_lines', 'reading_scores', 'make_base']
+           'PRINTED', 'ODD_FONTS', 'HELD_BACK', 'STRETCH', 'ASK_READ', 'ASK_ECHO', 'CURRICULUM', 'REFINE', 'FAMILIES',
+           'SMALL', 'PARTS', 'MODES', 'ImagePolicy', 'small_tokenizer', 'decode', 'small_config', 'small_processor',
+           'small_vlm', 'fill', 'hangul', 'cell_text', 'line_text', 'line_fonts', 'load_font', 'draw_cells',
+           'add_marks', 'scale_line', 'stretch', 'draw_line', 'line_row', 'strip_patches', 'encode_line', 'line_batch',
+           'Stage', 'line_batches', 'stream', 'adamw', 'train_step', 'swap_folder', 'save_small', 'pretrain', 'resolve',
+           'refuse_partial', 'load', 'Answer', 'generate_batch', 'generate', 'Part', 'Tuning', 'part_of',
+           'full_modules', 'lora_pattern', 'prepare', 'plan', 'plan_table', 'param_groups', 'base_hash', 'hash_of',
+           'save_bundle', 'check_arrived', 'load_bundle', 'read_lines', 'reading_scores', 'make_base']
 
 # %% ../nbs/01c_models.ipynb #8520e6ad
 import hashlib, json, math, random, re, shutil, subprocess, time, unicodedata
@@ -36,7 +36,7 @@ class ImagePolicy:
             raise ValueError(f'ImagePolicy(min_pixels={self.min_pixels}, max_pixels={self.max_pixels}): need {self.block}² <= min_pixels <= max_pixels; '
                              'give whole multiples of 28*28, e.g. min_pixels=256*28*28, max_pixels=1280*28*28')
 
-# %% ../nbs/01c_models.ipynb #25dbe3f5
+# %% ../nbs/01c_models.ipynb #b95c870e
 @patch
 def size(self:ImagePolicy,
          width:int, # Width of the image, in pixels
@@ -52,7 +52,7 @@ def size(self:ImagePolicy,
         w, h = (math.ceil(s*k/b)*b for s in (width, height))
     return w, h
 
-# %% ../nbs/01c_models.ipynb #e008b34a
+# %% ../nbs/01c_models.ipynb #4d2f6650
 @patch
 def tokens(self:ImagePolicy,
            width:int, # Width of the image, in pixels
@@ -62,7 +62,7 @@ def tokens(self:ImagePolicy,
     w, h = self.size(width, height)
     return w*h//self.block**2
 
-# %% ../nbs/01c_models.ipynb #f95b529b
+# %% ../nbs/01c_models.ipynb #f98dcc87
 @patch
 def glyph(self:ImagePolicy,
           width:int, # Width of the page image, in pixels
@@ -73,7 +73,7 @@ def glyph(self:ImagePolicy,
     "The height of print of `points` on a `paper` high page after resizing."
     return points/paper*self.size(width, height)[1]
 
-# %% ../nbs/01c_models.ipynb #4d2f6650
+# %% ../nbs/01c_models.ipynb #c5a802e3
 @patch
 def advice(self:ImagePolicy,
            width:int=1191, # Width of the page image, in pixels
@@ -86,7 +86,7 @@ def advice(self:ImagePolicy,
     warn = f' WARNING: under {least:g} px, print of this size is likely unreadable; raise max_pixels.' if g < least else ''
     return f'{width}×{height} page → {w}×{h}, {self.tokens(width, height)} tokens, {points:g}-point glyphs {g:.1f} px high.{warn}'
 
-# %% ../nbs/01c_models.ipynb #f98dcc87
+# %% ../nbs/01c_models.ipynb #27600320
 @patch
 def apply(self:ImagePolicy,
           processor # A Qwen-VL processor; changed in place
@@ -96,7 +96,7 @@ def apply(self:ImagePolicy,
     processor.image_processor.size = size
     return processor
 
-# %% ../nbs/01c_models.ipynb #1902f1d6
+# %% ../nbs/01c_models.ipynb #129619f4
 SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|object_ref_start|>', '<|object_ref_end|>', '<|box_start|>', '<|box_end|>', '<|quad_start|>',
            '<|quad_end|>', '<|vision_start|>', '<|vision_end|>', '<|vision_pad|>', '<|image_pad|>', '<|video_pad|>']
 ROLES = ['system', 'user', 'assistant']
@@ -106,7 +106,7 @@ CHAT = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] 
 WORDS = ('病人姓名: 身份证号: 处方日期: 疾病编码: 疾病编码A: 疾病编码B: 疾病编码C: 疾病编码D: 处方药物: 每次剂量: 每日服用次数: 总疗程: 片 粒 包 支 滴 贴 次 天 无 没有 '
          '请综合说明这张处方。 这张处方上写了什么？ 以下是韩语处方 请告诉我这张处方上的病人姓名和身份证号码。 我得了什么病？ 这是什么药？ 怎么吃？ 请读这一行。').split()
 
-# %% ../nbs/01c_models.ipynb #c5a802e3
+# %% ../nbs/01c_models.ipynb #5ceffdb1
 def small_tokenizer(
     words:list=WORDS, # Text the merges are learnt from: Chinese labels and questions of the answers
     size:int=900 # Upper bound of the vocabulary
@@ -129,7 +129,7 @@ def small_tokenizer(
     tok.add_tokens([AddedToken(r, normalized=False, special=False) for r in ROLES])
     return tok
 
-# %% ../nbs/01c_models.ipynb #febfdfab
+# %% ../nbs/01c_models.ipynb #4d0859a0
 def decode(
     tok, # Tokenizer
     ids # Token ids of one answer, without the prompt
@@ -137,7 +137,7 @@ def decode(
     "The text of `ids`, with Hangul letters put together into syllables."
     return unicodedata.normalize('NFC', tok.decode(ids, skip_special_tokens=True))
 
-# %% ../nbs/01c_models.ipynb #c6a732a9
+# %% ../nbs/01c_models.ipynb #a18e276c
 def small_config(
     tok, # Tokenizer, for the vocabulary and the ids of special tokens
     hidden:int=192, # Width of both towers
@@ -158,17 +158,17 @@ def small_config(
     return Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, image_token_id=ident('<|image_pad|>'), video_token_id=ident('<|video_pad|>'),
                             vision_start_token_id=ident('<|vision_start|>'), vision_end_token_id=ident('<|vision_end|>'))
 
-# %% ../nbs/01c_models.ipynb #27d9a839
+# %% ../nbs/01c_models.ipynb #b87d88d8
 def small_processor(
     tok, # Tokenizer
-    policy:ImagePolicy=ImagePolicy(28*28, 64*28*28) # Image sizes; the default suits line strips of 28 px height
+    policy:ImagePolicy=ImagePolicy(28*28, 96*28*28) # Image sizes; the default suits line strips of 28 px height
 ): # A `Qwen2_5_VLProcessor`
     "A Qwen2.5-VL processor over `tok` that maps white to zero."
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
     kw = dict(min_pixels=policy.min_pixels, max_pixels=policy.max_pixels, image_mean=[1.]*3, image_std=[.3]*3)
     return Qwen2_5_VLProcessor(Qwen2VLImageProcessor(**kw), tok, Qwen2VLVideoProcessor(**kw), chat_template=CHAT)
 
-# %% ../nbs/01c_models.ipynb #129619f4
+# %% ../nbs/01c_models.ipynb #048b552e
 def small_vlm(
     tok=None, # Tokenizer; None builds `small_tokenizer()`
     seed:int=0, # Seed of the initial weights
@@ -182,7 +182,7 @@ def small_vlm(
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = tok.eos_token_id, tok.pad_token_id
     return model, small_processor(tok)
 
-# %% ../nbs/01c_models.ipynb #5551d1ad
+# %% ../nbs/01c_models.ipynb #3a76b185
 SEP = ' | '
 KS_SYLLABLES = [bytes([a, b]).decode('euc_kr') for a in range(0xB0, 0xC9) for b in range(0xA1, 0xFF)]
 FREQUENT = ('가각간갈감강개거건검게격견결경계고곡골공과관광교구국군권균그극근글금급기긴길김나난날남내너네노논농뇨누눈뉴느는능니닌다단달담당대더데도독돈동두둔드득등디라란람랑래량러럼레렉렌려력련렬'
@@ -199,7 +199,7 @@ PRINTED = ('처방전 환자 성명 주민등록번호 의료기관 명칭 전�
            '의료보험 건강보험 의료급여 의료보호 산재보험 자동차보험 기타 요양기관기호 사용기간 교부일부터 일간 매식(전,간,후) 식후30분 식전 식후 취침전 조제시 참고사항 주사제 처방내역 원내조제 원외처방 의약품 조제내역 조제기관의 조제약사 '
            '조제량 조제일수 서명 또는 날인 년 월 일 제 호 이하여백 의원 병원 내과 외과 소아청소년과 이비인후과 피부과 안과 약국 하루 아침 저녁 점심 복용 정 캡슐 시럽 주사 연고 크림 점안액 의사 시 분복용').split()
 
-# %% ../nbs/01c_models.ipynb #4a618bbe
+# %% ../nbs/01c_models.ipynb #58b3ac45
 def fill(
     rng:random.Random, # Source of randomness
     pattern:str # Pattern: `#` a digit, `@` a capital letter, `_` a space, anything else itself
@@ -208,24 +208,27 @@ def fill(
     pick = {'#': '0123456789', '@': 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', '_': ' '}
     return ''.join(rng.choice(pick.get(c, c)) for c in pattern)
 
-# %% ../nbs/01c_models.ipynb #719c7ee0
+# %% ../nbs/01c_models.ipynb #cf4c0518
 def hangul(
     rng:random.Random, # Source of randomness
-    n:int # Number of syllables
+    n:int, # Number of syllables
+    rare:float=.3 # Share of words in which any of the 2,350 common syllables may stand
 ) -> str: # A made-up word
-    "A word of `n` syllables: mostly frequent ones, in three of ten words any of the 2,350 common ones."
-    rare = rng.random() < .3
+    "A word of `n` syllables: frequent ones, and in the share `rare` of words any."
+    rare = rng.random() < rare
     return ''.join(rng.choice(KS_SYLLABLES if rare or rng.random() < .1 else FREQUENT) for _ in range(n))
 
-# %% ../nbs/01c_models.ipynb #a18e276c
+# %% ../nbs/01c_models.ipynb #320bdcb0
 def cell_text(
     rng:random.Random, # Source of randomness
-    longest:int=9 # Upper bound of syllables in a word
+    longest:int=9, # Upper bound of syllables in a word
+    rare:float=.3, # Passed to `hangul`
+    numbers:float=.24 # Share of numbers, at the cost of words
 ) -> str: # Text of one cell
     "Text as it may stand in one cell of a form: a word, a number, a code, a unit, a printed label."
     k = rng.random()
-    if k < .46:
-        w = hangul(rng, rng.randrange(1, longest))
+    if k < .7 - numbers:
+        w = hangul(rng, rng.randrange(1, longest), rare)
         return rng.choice([w, w, w, ' '.join(w), w + fill(rng, rng.choice(STRENGTHS)), w + ' ' + fill(rng, rng.choice(STRENGTHS)), w + ' ' + hangul(rng, rng.randrange(1, 4))])
     for limit, source in ((.7, NUMBERS), (.78, CODES), (.86, DOSES)):
         if k < limit: return fill(rng, rng.choice(source))
@@ -233,29 +236,31 @@ def cell_text(
     w = rng.choice(PRINTED)
     return rng.choice([w, w, ' '.join(w), f'({w})', f'※ {w}', w + ':', f'{w} : {hangul(rng, 3)}', w + ' ' + rng.choice(PRINTED)])
 
-# %% ../nbs/01c_models.ipynb #9e92b9e2
+# %% ../nbs/01c_models.ipynb #1c6f0ec6
 def line_text(
     rng:random.Random, # Source of randomness
-    kind:int # 0 one short cell, 1 one cell of up to 18 characters, 2 a whole line of several cells
+    kind:int, # 0 one short cell, 1 one cell of up to 18 characters, 2 a whole line of several cells
+    **shares # `rare` and `numbers` of `cell_text`
 ) -> list: # Texts of the cells, from left to right
     "The cells of one line of the given `kind`."
-    if kind < 2: return [cell_text(rng, (5, 9)[kind])[:(6, 18)[kind]].strip() or '1']
+    cell = lambda longest: cell_text(rng, longest, **shares)
+    if kind < 2: return [cell((5, 9)[kind])[:(6, 18)[kind]].strip() or '1']
     k = rng.random()
-    if k < .2: return [cell_text(rng)]
-    if k < .4: return [rng.choice(PRINTED), cell_text(rng)]
-    if k < .65: return [cell_text(rng, 7) for _ in range(rng.randrange(2, 5))]
-    name = hangul(rng, rng.randrange(2, 11)) + rng.choice(['정', '캡슐', '주', '시럽', '크림', '', '', ''])
+    if k < .2: return [cell(9)]
+    if k < .4: return [rng.choice(PRINTED), cell(9)]
+    if k < .65: return [cell(7) for _ in range(rng.randrange(2, 5))]
+    name = hangul(rng, rng.randrange(2, 11), shares.get('rare', .3)) + rng.choice(['정', '캡슐', '주', '시럽', '크림', '', '', ''])
     if rng.random() < .7: name += rng.choice(['', ' ']) + fill(rng, rng.choice(STRENGTHS))
     if rng.random() < .2: name = fill(rng, '######### ') + name
     counts = [fill(rng, rng.choice(DOSES)), rng.choice('1234') + rng.choice(['', '회']), str(rng.choice([3, 5, 7, 14, 30, rng.randrange(1, 91)])) + rng.choice(['', '일'])]
     return [name] + counts + ([rng.choice(PRINTED)] if rng.random() < .3 else [])
 
-# %% ../nbs/01c_models.ipynb #98678edd
+# %% ../nbs/01c_models.ipynb #fbb4fde2
 ODD_FONTS = ('Mono', 'Black', 'Thin', 'Pen', 'pen', 'Brush', 'YetHangul', 'Yetgul', 'Shinmun', 'Jamo', 'Pilgi', 'Vada', 'Taza', 'Graphic', 'ExtraLight', 'UltraLight', 'DemiLight',
              'SquareRound', 'hline', 'Bom', 'Penheulim', 'Pilgia')
 HELD_BACK = ('NanumBarunGothic.ttf', 'UnBatang.ttf', 'NotoSansCJK-Medium.ttc')
 
-# %% ../nbs/01c_models.ipynb #182593a7
+# %% ../nbs/01c_models.ipynb #05650fd2
 def line_fonts(
     held_back:bool=False # True gives only the fonts kept for scoring, where there are any
 ) -> list: # Paths of font files, sorted by file name
@@ -268,7 +273,7 @@ def line_fonts(
     kept = [f for f in fonts if Path(f).name in HELD_BACK]
     return kept or fonts[:2] if held_back else [f for f in fonts if f not in kept]
 
-# %% ../nbs/01c_models.ipynb #048b552e
+# %% ../nbs/01c_models.ipynb #f10516c0
 @lru_cache(4096)
 def load_font(
     path:str, # Font file
@@ -277,7 +282,7 @@ def load_font(
     "The font at `path` in `size` pixels; of a Noto CJK collection the Korean face."
     return ImageFont.truetype(path, size, index=1 if path.endswith('.ttc') and 'Noto' in path else 0)
 
-# %% ../nbs/01c_models.ipynb #3a76b185
+# %% ../nbs/01c_models.ipynb #81aac6bb
 def draw_cells(
     rng:random.Random, # Source of randomness
     cells:list, # Texts from left to right
@@ -294,7 +299,7 @@ def draw_cells(
     for i, (f, t, x) in enumerate(zip(faces, cells, xs)): d.text((x, native*.8 + (rng.uniform(-1, 1) if i else 0)), t, font=f, fill=grey)
     return np.array(im), native
 
-# %% ../nbs/01c_models.ipynb #122b44c4
+# %% ../nbs/01c_models.ipynb #6e6e4242
 def add_marks(
     rng:random.Random, # Source of randomness
     a:np.ndarray, # Grey line, shape (h, w), uint8
@@ -313,25 +318,29 @@ def add_marks(
         out = np.minimum(out, np.roll(np.roll(a, shift, 0), rng.randrange(w), 1))
     return out
 
-# %% ../nbs/01c_models.ipynb #58b3ac45
+# %% ../nbs/01c_models.ipynb #4a2db3c2
+STRETCH = 1.5 # Strips are this much wider than the print: a token of 28 pixels then holds one Hangul letter or two digits, not three
+
 def scale_line(
     rng:random.Random, # Source of randomness
     a:np.ndarray, # Grey line, shape (h, w), uint8
     top:int, # First row with ink
     bottom:int, # Row after the last one with ink
     least:float, # Lower bound for the ink height, in pixels of `a`
-    height:int=28 # Height of the strip, in pixels
+    height:int=28, # Height of the strip, in pixels
+    stretch:float=STRETCH # How much wider than high
 ) -> Image.Image: # Grey strip, `height` high, its width a multiple of 28
-    "The line scaled so that its ink is 17 to 24 pixels high, at a random place in the strip."
+    "The line scaled so that its ink is 17 to 24 pixels high and stretched in width, at a random place in the strip."
     ink = rng.randrange(17, 25)
     k, w = ink/max(bottom - top, least), a.shape[1]
-    width = max(28, math.ceil(w*k*rng.uniform(.95, 1.05)/28)*28)
+    across = k*stretch*rng.uniform(.92, 1.08)
+    width = max(28, math.ceil(w*across/28)*28)
     y = top - rng.uniform(1, max(1.01, height - ink - 1))/k
     im = Image.fromarray(a)
     if rng.random() < .3: im = im.rotate(rng.gauss(0, .4), Image.BILINEAR, fillcolor=255)
-    return im.transform((width, height), Image.AFFINE, (max(1/k, w/width), 0, -rng.uniform(0, 2), 0, 1/k, y), Image.BICUBIC, fillcolor=255)
+    return im.transform((width, height), Image.AFFINE, (1/across, 0, -rng.uniform(0, 2), 0, 1/k, y), Image.BICUBIC, fillcolor=255)
 
-# %% ../nbs/01c_models.ipynb #5e40ee8a
+# %% ../nbs/01c_models.ipynb #dfaa7765
 def stretch(
     a:np.ndarray # Grey strip, float, any range
 ) -> np.ndarray: # uint8, ink near 0, paper 255
@@ -339,7 +348,7 @@ def stretch(
     low, paper = a.min(), np.percentile(a, 75)
     return np.clip((a - low)/max(paper - low, 60)*255, 0, 255).astype(np.uint8)
 
-# %% ../nbs/01c_models.ipynb #282287f2
+# %% ../nbs/01c_models.ipynb #975294f5
 def draw_line(
     rng:random.Random, # Source of randomness
     cells:list, # Texts of the cells, from left to right
@@ -355,26 +364,27 @@ def draw_line(
     if rng.random() < .4: out = out + np.random.default_rng(rng.randrange(1 << 30)).normal(0, rng.uniform(1, 9), out.shape)
     return stretch(out)
 
-# %% ../nbs/01c_models.ipynb #49f35939
+# %% ../nbs/01c_models.ipynb #9a31871b
 ASK_READ = ('읽기', '이 줄을 읽어 줘', '请读这一行。', 'read')
 ASK_ECHO = ('따라 쓰기: ', 'echo: ')
 
-# %% ../nbs/01c_models.ipynb #320bdcb0
+# %% ../nbs/01c_models.ipynb #73d5f737
 def line_row(
     rng:random.Random, # Source of randomness
     mix:tuple, # Weights of the three kinds of lines
     fonts:list, # Font files
-    echo:float=1/12 # Share of rows without an image
+    echo:float=1/12, # Share of rows without an image
+    **shares # `rare` and `numbers` of `cell_text`
 ) -> tuple: # (question, strip array or None, answer)
     "One reading exercise, or one echo exercise, as (question, strip, answer)."
     if rng.random() < echo:
         words = [rng.choice([rng.choice(WORDS), cell_text(rng, 5)]) for _ in range(rng.randrange(1, 5))]
         text = rng.choice([' ', ', ', '\n']).join(words)
         return rng.choice(ASK_ECHO) + text, None, text
-    cells = line_text(rng, rng.choices(range(3), mix)[0])
+    cells = line_text(rng, rng.choices(range(3), mix)[0], **shares)
     return rng.choice(ASK_READ), draw_line(rng, cells, fonts), SEP.join(cells)
 
-# %% ../nbs/01c_models.ipynb #61821713
+# %% ../nbs/01c_models.ipynb #54bed9d7
 def strip_patches(
     strip:np.ndarray, # Grey strip, shape (28, 28·n), uint8
     mean:float=1., # Subtracted after scaling to [0, 1]
@@ -385,7 +395,7 @@ def strip_patches(
     x = x.reshape(2, 14, gw//2, 2, 14).transpose(2, 0, 3, 1, 4).reshape(gw*2, 1, 1, 14, 14)
     return np.broadcast_to(x, (gw*2, 3, 2, 14, 14)).reshape(gw*2, 1176)
 
-# %% ../nbs/01c_models.ipynb #a699dca2
+# %% ../nbs/01c_models.ipynb #c4a57004
 def encode_line(
     tok, # Tokenizer
     question:str, # Text of the user's turn
@@ -398,7 +408,7 @@ def encode_line(
     ids = lambda t: tok(t)['input_ids']
     return ids(f'<|im_start|>user\n{image}{question}<|im_end|>\n<|im_start|>assistant\n'), ids(answer) + [tok.eos_token_id], n
 
-# %% ../nbs/01c_models.ipynb #2bccba00
+# %% ../nbs/01c_models.ipynb #15d1b230
 def line_batch(
     tok, # Tokenizer
     rows:list # Triples (question, strip, answer)
@@ -416,16 +426,19 @@ def line_batch(
                             image_grid_thw=torch.tensor([[1, 2, s.shape[1]//14] for s in strips]))
     return batch
 
-# %% ../nbs/01c_models.ipynb #3cc0b852
+# %% ../nbs/01c_models.ipynb #625f8c5c
 @dataclass(frozen=True)
 class Stage:
     "A part of pretraining: up to the share `until` of all steps, lines are drawn with the weights `mix`."
     until:float # Share of all steps at which the stage ends, in (0, 1]
     mix:tuple # Weights of short cells, long cells and whole lines
+    rare:float=.3 # Share of words with rare syllables
+    numbers:float=.24 # Share of numbers
 
 CURRICULUM = (Stage(.1, (1, 0, 0)), Stage(.25, (.5, .5, 0)), Stage(.4, (.25, .5, .25)), Stage(1., (.15, .35, .5)))
+REFINE = (Stage(1., (.1, .35, .55), rare=.12, numbers=.36),)
 
-# %% ../nbs/01c_models.ipynb #e5f9a55d
+# %% ../nbs/01c_models.ipynb #f210606f
 def line_batches(
     tok, # Tokenizer
     fonts:list, # Font files
@@ -438,29 +451,30 @@ def line_batches(
     "All batches of a pretraining run, in order."
     rng, done = random.Random(seed), 0
     while done < steps:
-        mix = next(s.mix for s in curriculum if done/steps < s.until or s.until >= 1)
-        rows = [line_row(rng, mix, fonts) for _ in range(batch*pool)]
+        stage = next(s for s in curriculum if done/steps < s.until or s.until >= 1)
+        rows = [line_row(rng, stage.mix, fonts, rare=stage.rare, numbers=stage.numbers) for _ in range(batch*pool)]
         rows.sort(key=lambda r: len(r[2]) + (0 if r[1] is None else r[1].shape[1]//28))
         parts = [rows[i*batch:(i + 1)*batch] for i in range(min(pool, steps - done))]
         rng.shuffle(parts)
         for p in parts: yield line_batch(tok, p)
         done += len(parts)
 
-# %% ../nbs/01c_models.ipynb #39e750a9
+# %% ../nbs/01c_models.ipynb #5f6ee1e0
 def stream(
     tok, # Tokenizer
     fonts:list, # Font files
     steps:int, # Number of batches
     seed:int, # Seed
-    batch:int # Rows in a batch
+    batch:int, # Rows in a batch
+    curriculum:tuple=CURRICULUM # Stages
 ): # An iterable that draws in a worker process
     "The batches of `line_batches`, drawn one process ahead."
     import torch
     class Lines(torch.utils.data.IterableDataset):
-        def __iter__(self): return line_batches(tok, fonts, steps, seed, batch)
+        def __iter__(self): return line_batches(tok, fonts, steps, seed, batch, curriculum)
     return torch.utils.data.DataLoader(Lines(), batch_size=None, num_workers=1, prefetch_factor=16)
 
-# %% ../nbs/01c_models.ipynb #a93b5585
+# %% ../nbs/01c_models.ipynb #0881375b
 def adamw(
     model, # Model to train
     lr:float, # Peak learning rate
@@ -474,37 +488,22 @@ def adamw(
     scale = lambda i: min(1, (i + 1)/warmup)*(.02 + .49*(1 + math.cos(math.pi*min(1, i/steps))))
     return opt, torch.optim.lr_scheduler.LambdaLR(opt, scale)
 
-# %% ../nbs/01c_models.ipynb #81aac6bb
-def pretrain(
-    steps:int, # Optimizer steps
-    out, # Folder for the model, its recipe and its curve
-    batch:int=32, # Lines in a step
-    lr:float=1.5e-3, # Peak learning rate
-    seed:int=0, # Seed of weights, texts and drawing
-    fonts:list=None, # Font files; None takes `line_fonts()`
-    every:int=500, # Steps between saves and printed lines
-    **sizes # Passed to `small_config`
-) -> list: # Loss of each step
-    "Teaches a small model from random weights to read lines and writes it to `out`."
+# %% ../nbs/01c_models.ipynb #253fa937
+def train_step(
+    model, # Model in training mode, on the CPU
+    batch:dict, # Batch of `line_batch`
+    opt, # Optimizer
+    schedule # Its learning rate schedule
+) -> float: # Loss of `batch` before the step
+    "One step on `batch`: forward in bf16, backward, clipped gradients, weights and learning rate moved on."
     import torch
-    fonts = fonts or line_fonts()
-    model, processor = small_vlm(seed=seed, **sizes)
-    model.set_attn_implementation('eager')
-    opt, schedule = adamw(model.train(), lr, steps, min(200, max(1, steps//10)))
-    recipe = dict(steps=steps, batch=batch, lr=lr, seed=seed, fonts=sorted({Path(f).name for f in fonts}), curriculum=[asdict(s) for s in CURRICULUM], **sizes)
-    losses = []
-    for i, b in enumerate(stream(processor.tokenizer, fonts, steps, seed, batch)):
-        with torch.autocast('cpu', torch.bfloat16): loss = model(**b).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
-        opt.step(); schedule.step(); opt.zero_grad(set_to_none=True)
-        losses.append(round(loss.item(), 4))
-        if (i + 1) % every == 0 or i + 1 == steps:
-            print(f'step {i + 1}/{steps} loss {np.mean(losses[-every:]):.3f}', flush=True)
-            save_small(model, processor, out, dict(recipe=recipe, losses=losses))
-    return losses
+    with torch.autocast('cpu', torch.bfloat16): loss = model(**batch).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
+    opt.step(); schedule.step(); opt.zero_grad(set_to_none=True)
+    return loss.item()
 
-# %% ../nbs/01c_models.ipynb #b7e33d38
+# %% ../nbs/01c_models.ipynb #e9db5cba
 def swap_folder(
     new, # Folder just written
     out # Its place; an older folder there is replaced
@@ -518,7 +517,7 @@ def swap_folder(
     shutil.rmtree(old, ignore_errors=True)
     return out
 
-# %% ../nbs/01c_models.ipynb #6e6e4242
+# %% ../nbs/01c_models.ipynb #788f15ac
 def save_small(
     model, # Small model; not changed
     processor, # Its processor
@@ -534,11 +533,39 @@ def save_small(
     core.save_json(info, new/'pretrain.json')
     return swap_folder(new, out)
 
-# %% ../nbs/01c_models.ipynb #16d0a0ff
+# %% ../nbs/01c_models.ipynb #7c212119
+def pretrain(
+    steps:int, # Optimizer steps
+    out, # Folder for the model, its recipe and its curve
+    batch:int=32, # Lines in a step
+    lr:float=1.5e-3, # Peak learning rate
+    seed:int=0, # Seed of weights, texts and drawing
+    fonts:list=None, # Font files; None takes `line_fonts()`
+    every:int=500, # Steps between saves and printed lines
+    start=None, # Folder of a base to go on from; None starts from random weights
+    curriculum:tuple=CURRICULUM, # Stages
+    **sizes # Passed to `small_config`
+) -> list: # Loss of each step, those of `start` first
+    "Teaches a small model to read lines and writes it to `out`."
+    fonts = fonts or line_fonts()
+    model, processor = load(str(start), place='cpu') if start else small_vlm(seed=seed, **sizes)
+    past = core.load_json(Path(start)/'pretrain.json') if start else dict(recipes=[], losses=[])
+    model.set_attn_implementation('eager')
+    opt, schedule = adamw(model.train(), lr, steps, min(200, max(1, steps//10)))
+    recipe = dict(steps=steps, batch=batch, lr=lr, seed=seed, fonts=sorted({Path(f).name for f in fonts}), curriculum=[asdict(s) for s in curriculum], **sizes)
+    losses = list(past['losses'])
+    for i, b in enumerate(stream(processor.tokenizer, fonts, steps, seed, batch, curriculum)):
+        losses.append(round(train_step(model, b, opt, schedule), 4))
+        if (i + 1) % every == 0 or i + 1 == steps:
+            print(f'step {i + 1}/{steps} loss {np.mean(losses[-every:]):.3f}', flush=True)
+            save_small(model, processor, out, dict(recipes=past['recipes'] + [recipe], losses=losses))
+    return losses
+
+# %% ../nbs/01c_models.ipynb #82cd8f3e
 FAMILIES = {'qwen2_vl': 'Qwen2-VL', 'qwen2_5_vl': 'Qwen2.5-VL'}
 SMALL = {'small': 'data_samples/small_vlm'}
 
-# %% ../nbs/01c_models.ipynb #07586153
+# %% ../nbs/01c_models.ipynb #ea4951a1
 def resolve(
     name:str # 'small', a folder, or a name on the Hub
 ) -> str: # A folder, or `name` itself when it is a Hub name
@@ -555,7 +582,7 @@ def resolve(
         raise FileNotFoundError(f"{name}: no such folder; allowed are 'small', a folder with config.json, or a Hub name such as Qwen/Qwen2.5-VL-7B-Instruct")
     return name
 
-# %% ../nbs/01c_models.ipynb #dfaa7765
+# %% ../nbs/01c_models.ipynb #dfc09ae2
 def refuse_partial(
     name:str, # Name of the model, for the message
     info:dict # Loading info of `from_pretrained`
@@ -566,7 +593,7 @@ def refuse_partial(
         what = '; '.join(f"{len(v)} {k.replace('_', ' ')}, e.g. {v[0]}" for k, v in bad.items())
         raise ValueError(f'{name}: the checkpoint does not fit its architecture ({what}); need zero of each: take a complete checkpoint made for this model class')
 
-# %% ../nbs/01c_models.ipynb #d03cda1d
+# %% ../nbs/01c_models.ipynb #fb134454
 def load(
     name:str='small', # 'small', a folder, or a Hub name of a Qwen2-VL or Qwen2.5-VL
     policy:ImagePolicy=None, # Image sizes; None keeps the processor's own
@@ -586,7 +613,7 @@ def load(
     processor.tokenizer.padding_side = 'left'
     return model.to(place or dev.device).eval(), policy.apply(processor) if policy else processor
 
-# %% ../nbs/01c_models.ipynb #e463362f
+# %% ../nbs/01c_models.ipynb #d7e05354
 @dataclass(frozen=True)
 class Answer:
     "One answer of a model, with `id` of its row, how it ended and what it cost."
@@ -596,7 +623,7 @@ class Answer:
     new_tokens:int # Tokens generated, the end token included
     seconds:float # Share of its batch's time, in seconds
 
-# %% ../nbs/01c_models.ipynb #a9eec452
+# %% ../nbs/01c_models.ipynb #39ded52e
 def generate_batch(
     model, # Model
     processor, # Its processor
@@ -615,7 +642,7 @@ def generate_batch(
     new = out[:, batch['input_ids'].shape[1]:].tolist()
     return [n[:n.index(tok.eos_token_id) + 1] if tok.eos_token_id in n else n for n in new]
 
-# %% ../nbs/01c_models.ipynb #9a31871b
+# %% ../nbs/01c_models.ipynb #23b62524
 def generate(
     model, # Model
     processor, # Its processor
@@ -636,7 +663,7 @@ def generate(
             out[i] = Answer(ids[i], decode(processor.tokenizer, n), 'stop' if n and n[-1] == end else 'length', len(n), round(seconds, 4))
     return out
 
-# %% ../nbs/01c_models.ipynb #8594e698
+# %% ../nbs/01c_models.ipynb #b49e6378
 PARTS = ('vision', 'merger', 'llm')
 MODES = ('full', 'lora', 'frozen')
 
@@ -654,7 +681,7 @@ class Part:
         if self.mode not in MODES: raise ValueError(f'mode={self.mode!r}; allowed are {MODES}')
         if (self.lr > 0) == (self.mode == 'frozen'): raise ValueError(f'mode={self.mode!r} with lr={self.lr}: a frozen part has lr 0, any other a positive one, e.g. 1e-5')
 
-# %% ../nbs/01c_models.ipynb #c86340dd
+# %% ../nbs/01c_models.ipynb #61d1569a
 @dataclass(frozen=True)
 class Tuning:
     "How each part of a model is tuned."
@@ -662,7 +689,7 @@ class Tuning:
     merger:Part=Part('full', 1e-5) # Projection from vision to language
     llm:Part=Part('lora', 5e-6) # Language model with embeddings and head
 
-# %% ../nbs/01c_models.ipynb #54bed9d7
+# %% ../nbs/01c_models.ipynb #bc7d06a1
 def part_of(
     name:str # Name of a module or parameter
 ) -> str: # 'vision', 'merger' or 'llm'
@@ -670,7 +697,7 @@ def part_of(
     if 'visual.' not in name and not name.endswith('visual'): return 'llm'
     return 'merger' if re.search(r'visual\.(modules_to_save\.\w+\.|original_module\.)?merger\b', name) else 'vision'
 
-# %% ../nbs/01c_models.ipynb #c4a57004
+# %% ../nbs/01c_models.ipynb #92c0cb91
 def full_modules(
     model, # Base model
     tuning:Tuning # The plan
@@ -685,7 +712,7 @@ def full_modules(
     if 'llm' in full: out += ['language_model'] + ([] if model.config.tie_word_embeddings else ['lm_head'])
     return out
 
-# %% ../nbs/01c_models.ipynb #eb75196b
+# %% ../nbs/01c_models.ipynb #83ceef06
 def lora_pattern(
     model, # Base model
     tuning:Tuning # The plan
@@ -699,7 +726,7 @@ def lora_pattern(
     if missing: raise ValueError(f'{missing}: no linear layer is named {[getattr(tuning, p).targets for p in missing]}; look at the names in `model.named_modules()`')
     return '|'.join(map(re.escape, hit))
 
-# %% ../nbs/01c_models.ipynb #52e4b181
+# %% ../nbs/01c_models.ipynb #994275cf
 def prepare(
     model, # Base model; wrapped in place
     tuning:Tuning # The plan
@@ -714,7 +741,7 @@ def prepare(
                         modules_to_save=full_modules(model, tuning) or None)
     return get_peft_model(model, config)
 
-# %% ../nbs/01c_models.ipynb #ff6d1f81
+# %% ../nbs/01c_models.ipynb #5f4b6408
 def plan(
     model, # Prepared model
     tuning:Tuning # The plan it was prepared with
@@ -730,7 +757,7 @@ def plan(
         row['parameters'] += p.numel(); row['trainable'] += p.numel()*p.requires_grad; row['dtype'].add(str(p.dtype).replace('torch.', ''))
     return [dict(r, dtype='/'.join(sorted(r['dtype']))) for _, r in sorted(rows.items(), key=lambda kv: PARTS.index(kv[0][0]))]
 
-# %% ../nbs/01c_models.ipynb #c7082304
+# %% ../nbs/01c_models.ipynb #33a98cf8
 def plan_table(
     rows:list # Rows of `plan`
 ) -> str: # Text table with a line of totals
@@ -741,7 +768,7 @@ def plan_table(
     total, train = (sum(r[k] for r in rows) for k in ('parameters', 'trainable'))
     return '\n'.join([head, *body, f'trainable {train:,} of {total:,} ({train/total:.1%})'])
 
-# %% ../nbs/01c_models.ipynb #57451135
+# %% ../nbs/01c_models.ipynb #d22f45b1
 def param_groups(
     model, # Prepared model
     tuning:Tuning, # The plan
@@ -758,7 +785,7 @@ def param_groups(
     if len(seen) != len(set(seen)) or len(seen) != len(train): raise RuntimeError(f'{len(seen)} weights in groups, {len(set(seen))} distinct, {len(train)} trainable: the plan leaves some out')
     return groups
 
-# %% ../nbs/01c_models.ipynb #ad410682
+# %% ../nbs/01c_models.ipynb #7341f57f
 def base_hash(
     folder # Folder with safetensors files
 ) -> str: # 16 hex digits
@@ -771,7 +798,7 @@ def base_hash(
         h.update(str(f.stat().st_size).encode())
     return h.hexdigest()[:16]
 
-# %% ../nbs/01c_models.ipynb #22d8914d
+# %% ../nbs/01c_models.ipynb #795be215
 def hash_of(
     name:str # Model name as given to `load`
 ) -> str: # 16 hex digits, or '' for a Hub name whose files are not in the cache
@@ -782,7 +809,7 @@ def hash_of(
     try: return base_hash(snapshot_download(where, allow_patterns=['*.safetensors'], local_files_only=True))
     except Exception: return ''
 
-# %% ../nbs/01c_models.ipynb #0881375b
+# %% ../nbs/01c_models.ipynb #1365c156
 def save_bundle(
     model, # Tuned `PeftModel`
     processor, # Its processor
@@ -799,7 +826,7 @@ def save_bundle(
     core.save_json(dict(base=base, base_hash=hash_of(base), policy=asdict(policy), versions=core.versions(), **facts), new/'manifest.json')
     return swap_folder(new, out)
 
-# %% ../nbs/01c_models.ipynb #58ac38e4
+# %% ../nbs/01c_models.ipynb #00eb0d7c
 def check_arrived(
     model, # Loaded `PeftModel`
     folder # Bundle
@@ -814,7 +841,7 @@ def check_arrived(
     bad = [k for k, v in file.items() if not torch.equal(v.to(here[k].dtype), here[k].cpu())]
     if bad: raise ValueError(f'{folder}: {len(bad)} tensors did not arrive unchanged, e.g. {bad[0]}; load it with the library versions of its manifest')
 
-# %% ../nbs/01c_models.ipynb #bbe058c7
+# %% ../nbs/01c_models.ipynb #91703142
 def load_bundle(
     folder, # Bundle
     base:str=None, # Base to load it on; None takes the manifest's
@@ -835,7 +862,7 @@ def load_bundle(
     check_arrived(model, folder)
     return (model if trainable else model.eval()), processor, manifest
 
-# %% ../nbs/01c_models.ipynb #6777d96c
+# %% ../nbs/01c_models.ipynb #4bc53f22
 def read_lines(
     model, # Model
     processor, # Its processor
@@ -848,7 +875,7 @@ def read_lines(
     prompt = processor.apply_chat_template([dict(role='user', content=[dict(type='image'), dict(type='text', text=ask)])], tokenize=False, add_generation_prompt=True)
     return generate(model, processor, [prompt]*len(strips), [[Image.fromarray(s).convert('RGB')] for s in strips], limit=limit, batch=batch)
 
-# %% ../nbs/01c_models.ipynb #788f15ac
+# %% ../nbs/01c_models.ipynb #782eed8c
 def reading_scores(
     model, # Model
     processor, # Its processor
@@ -866,14 +893,15 @@ def reading_scores(
         out[name] = dict(exact=sum(a == b for a, b in pairs), errors=sum(Levenshtein.distance(a, b) for a, b in pairs), characters=sum(len(b) for _, b in pairs), n=n)
     return out
 
-# %% ../nbs/01c_models.ipynb #c11cc099
+# %% ../nbs/01c_models.ipynb #b8523df5
 def make_base(
     out='data_samples/small_vlm', # Folder of the base
-    steps:int=0, # Optimizer steps; 0 takes the 14,000 of the committed base
+    steps:int=0, # Steps of the first cycle; 0 takes the 14,000 of the committed base
     **kw # Passed to `pretrain`
 ) -> dict: # Scores, also written to `pretrain.json`
-    "Pretrains a small base, scores it on fonts it has not seen and writes both to `out`."
+    "Pretrains a small base in two cycles, scores it on fonts it has not seen and writes both to `out`."
     pretrain(steps or 14_000, out, **kw)
+    pretrain(steps or 13_000, out, start=out, lr=8e-4, seed=1, curriculum=REFINE, **{k: v for k, v in kw.items() if k in ('batch', 'fonts', 'every')})
     model, processor = load(str(out), place='cpu')
     info = core.load_json(Path(out)/'pretrain.json')
     info['scores'] = reading_scores(model, processor, n=20 if 0 < steps < 1000 else 200)

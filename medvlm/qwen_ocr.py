@@ -6,9 +6,9 @@
 __all__ = ['SEARCH', 'LETTER', 'FIELDS', 'KINDS', 'LABEL', 'NOTHING', 'WANTED', 'ORDER', 'READ_LINE', 'TRAIN_LAYOUTS',
            'TEST_LAYOUTS', 'WIDTHS', 'flatten_light', 'find_ink', 'page_skew', 'opened', 'closed', 'find_rules',
            'join_pieces', 'find_runs', 'link_runs', 'Sheet', 'read_sheet', 'cut_strip', 'page_strips', 'parse_answer',
-           'strip_of', 'strip_answer', 'share_out', 'join_answers', 'strip_rows', 'page_row', 'font_split', 'draw_page',
+           'strip_of', 'strip_answer', 'share_out', 'join_answers', 'page_row', 'strip_rows', 'font_split', 'draw_page',
            'train_job', 'page_jobs', 'in_processes', 'predict', 'reference', 'field_table', 'train_pages',
-           'score_pages', 'own_rows', 'kept', 'base_table', 'write_report', 'demo']
+           'score_pages', 'own_rows', 'kept', 'base_table', 'write_report', 'demo_sets', 'conclude', 'demo']
 
 # %% ../nbs/02_qwen_ocr.ipynb #bc34a485
 import random, re
@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from . import core, eval as ev
 from .data import Quarantine, assistant, check_row, open_image, read_llava, user
 from .forms import LAYOUTS, degrade, draw, fonts, form_row, named, word_list
-from .models import Answer, Tuning, load, load_bundle
+from .models import STRETCH, Answer, load, load_bundle
 from .train import RECIPES, Recipe, ask, fit, loss_curve, question_of
 
 # %% ../nbs/02_qwen_ocr.ipynb #9e8d8446
@@ -80,7 +80,7 @@ def opened(
     thin = ndimage.minimum_filter1d(mask.astype(np.uint8), n, axis=axis, mode='constant')
     return ndimage.maximum_filter1d(thin, n, axis=axis, mode='constant') > 0
 
-# %% ../nbs/02_qwen_ocr.ipynb #7ce7fc09
+# %% ../nbs/02_qwen_ocr.ipynb #138f2775
 def closed(
     mask:np.ndarray, # Boolean image
     n:float, # Length in pixels
@@ -91,7 +91,7 @@ def closed(
     wide = ndimage.maximum_filter1d(mask.astype(np.uint8), n, axis=axis, mode='constant')
     return ndimage.minimum_filter1d(wide, n, axis=axis, mode='constant', cval=1) > 0
 
-# %% ../nbs/02_qwen_ocr.ipynb #30d4e9d8
+# %% ../nbs/02_qwen_ocr.ipynb #e15c6f22
 def find_rules(
     ink:np.ndarray, # Boolean image
     letter:float=LETTER # Height of print, in pixels
@@ -102,7 +102,7 @@ def find_rules(
     far, near = (ndimage.uniform_filter(ink.astype(np.float32), (s, int(5*letter))) * s for s in (int(1.1*letter) | 1, 5))
     return across | (dashed & (far - near < 1) & ink), down
 
-# %% ../nbs/02_qwen_ocr.ipynb #fb7f82d5
+# %% ../nbs/02_qwen_ocr.ipynb #4737278e
 def join_pieces(
     boxes:list, # Boxes [x0, y0, x1, y1]
     letter:float=LETTER # Height of print, in pixels
@@ -121,7 +121,7 @@ def join_pieces(
         i += 1
     return boxes
 
-# %% ../nbs/02_qwen_ocr.ipynb #e15c6f22
+# %% ../nbs/02_qwen_ocr.ipynb #e35868ec
 def find_runs(
     ink:np.ndarray, # Boolean image, deskewed
     letter:float=LETTER # Height of print, in pixels
@@ -137,7 +137,7 @@ def find_runs(
         if not speck and .2*letter <= h <= 3.4*letter: boxes.append([xs.start, ys.start, xs.stop, ys.stop])
     return join_pieces(boxes, letter), down
 
-# %% ../nbs/02_qwen_ocr.ipynb #4737278e
+# %% ../nbs/02_qwen_ocr.ipynb #0bff1301
 def link_runs(
     boxes:list, # Boxes [x0, y0, x1, y1] of runs
     near:float=.36 # Largest difference of heights, in letter heights
@@ -155,7 +155,7 @@ def link_runs(
         else: best[1].append(b)
     return sorted(lines, key=lambda line: np.mean([middle(b) for b in line]))
 
-# %% ../nbs/02_qwen_ocr.ipynb #e35868ec
+# %% ../nbs/02_qwen_ocr.ipynb #161f7f6f
 @dataclass(frozen=True)
 class Sheet:
     "A page prepared for cutting: flat light, known skew, its lines found."
@@ -165,7 +165,7 @@ class Sheet:
     scale:float # Search pixels per page pixel
     angle:float # Skew taken out, in degrees
 
-# %% ../nbs/02_qwen_ocr.ipynb #eb5c9de7
+# %% ../nbs/02_qwen_ocr.ipynb #1fb84a18
 def read_sheet(
     image:Image.Image, # Page
     widest:int=1191 # Wider pages are shrunk to this width, in pixels
@@ -182,7 +182,7 @@ def read_sheet(
     boxes, down = find_runs(find_ink(small))
     return Sheet(flatten_light(np.asarray(grey, np.float32)), ndimage.maximum_filter1d(down.astype(np.uint8), 3, axis=1) > 0, link_runs(boxes), SEARCH/image.width, angle)
 
-# %% ../nbs/02_qwen_ocr.ipynb #9ea4b883
+# %% ../nbs/02_qwen_ocr.ipynb #cf0abd7c
 @patch
 def turn(self:Sheet,
          points, # Points (x, y), shape (n, 2), in pixels of the search image
@@ -194,7 +194,7 @@ def turn(self:Sheet,
     mid, turn = np.array([w/2, h/2]), np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
     return (np.asarray(points, float).reshape(-1, 2) - mid) @ turn + mid
 
-# %% ../nbs/02_qwen_ocr.ipynb #0bff1301
+# %% ../nbs/02_qwen_ocr.ipynb #116b29f3
 @patch
 def sample(self:Sheet,
            xs:np.ndarray, # Columns in the deskewed search image, shape (w,)
@@ -208,32 +208,33 @@ def sample(self:Sheet,
     at = np.clip(grid.astype(int), 0, np.array(self.rules.shape[::-1]) - 1)
     return np.where(self.rules[at[..., 1], at[..., 0]], 1., out)
 
-# %% ../nbs/02_qwen_ocr.ipynb #53e958c0
+# %% ../nbs/02_qwen_ocr.ipynb #a883ce62
 def cut_strip(
     sheet:Sheet, # Page
     line:list, # Boxes of one line
     height:int=28, # Height of the strip, in pixels
     ink:int=21, # Height of print in the strip, in pixels
-    widest:int=56 # Longest strip, in tokens of 28 pixels; the rest is cut off
+    widest:int=84, # Longest strip, in tokens of 28 pixels; the rest is cut off
+    stretch:float=STRETCH # How much wider than the print, as in pretraining
 ) -> np.ndarray: # Grey strip, shape (28, 28·n), uint8
-    "A line of the page as a strip, with the gaps between its runs closed to about one letter."
+    "A line of the page as a strip, stretched in width, with the gaps between its runs closed to about one letter."
     h = np.percentile([b[3] - b[1] for b in line], 85)
     k, middle = ink/h, np.median([(b[1] + b[3])/2 for b in line if b[3] - b[1] > .6*h])
     top, bottom = min(b[1] for b in line) - .25*h, max(b[3] for b in line) + .25*h
-    out, x, last = np.ones((height, 28*widest)), .3*h, None
+    out, x, last, across = np.ones((height, 28*widest)), .3*h, None, k*stretch
     ys = (np.arange(height) + .5 - height/2)/k + middle
     for b in line:
         x += 0 if last is None else min(b[0] - last, 1.2*h)
-        left, right = max(0, int((x - .14*h)*k)), min(int((x + b[2] - b[0] + .14*h)*k) + 1, out.shape[1])
+        left, right = max(0, int((x - .14*h)*across)), min(int((x + b[2] - b[0] + .14*h)*across) + 1, out.shape[1])
         if right <= left: break
-        piece = sheet.sample((np.arange(left, right) + .5)/k - x + b[0], ys)
+        piece = sheet.sample((np.arange(left, right) + .5)/across - x + b[0], ys)
         piece[(ys < top) | (ys > bottom)] = 1
         out[:, left:right] = np.minimum(out[:, left:right], piece)
         x, last = x + b[2] - b[0], b[2]
-    out = out[:, :28*max(1, min(widest, int(np.ceil((x + .25*h)*k/28))))]
+    out = out[:, :28*max(1, min(widest, int(np.ceil((x + .25*h)*across/28))))]
     return (np.clip((out - out.min())/max(.25, np.percentile(out, 75) - out.min()), 0, 1)*255).astype(np.uint8)
 
-# %% ../nbs/02_qwen_ocr.ipynb #b12c3ea3
+# %% ../nbs/02_qwen_ocr.ipynb #0d5ba966
 def page_strips(
     image # Page: path, bytes or PIL image
 ) -> tuple: # (strips as PIL images, `Sheet`)
@@ -241,7 +242,7 @@ def page_strips(
     sheet = read_sheet(image)
     return [Image.fromarray(cut_strip(sheet, line)).convert('RGB') for line in sheet.lines], sheet
 
-# %% ../nbs/02_qwen_ocr.ipynb #1fb84a18
+# %% ../nbs/02_qwen_ocr.ipynb #48575acb
 FIELDS = {'病人姓名': 'patient_name', '身份证号码': 'patient_rrn', '身份证号': 'patient_rrn', '处方日期': 'issue_date', '疾病编码': 'disease_codes',
           '处方药物': 'drug_name', '每次剂量': 'dose', '每日服用次数': 'freq', '总疗程': 'days'}
 KINDS = dict(patient_name='name', patient_rrn='code', issue_date='date', disease_codes='code', drug_name='name', dose='number', freq='number', days='number')
@@ -264,7 +265,7 @@ def parse_answer(
         else: out.setdefault(key, value)
     return {k: v for k, v in out.items() if v}
 
-# %% ../nbs/02_qwen_ocr.ipynb #a16ef86e
+# %% ../nbs/02_qwen_ocr.ipynb #1cf4ab0d
 def strip_of(
     quad, # Corners of a value, shape (4, 2), in page pixels
     sheet:Sheet # The page
@@ -280,7 +281,7 @@ def strip_of(
         if share > best[1]: best = (i, share)
     return best
 
-# %% ../nbs/02_qwen_ocr.ipynb #116b29f3
+# %% ../nbs/02_qwen_ocr.ipynb #bea2eb0e
 def strip_answer(
     keys:list, # Keys of the boxes on one strip, such as 'drugs.0.dose'
     fields:dict # Fields of the form
@@ -296,7 +297,7 @@ def strip_answer(
         out.append(named([(w[k], v) for k, v in texts.items() if f'drugs.{i}.{k}' in keys], ', '))
     return '\n'.join(o for o in out if o) or NOTHING
 
-# %% ../nbs/02_qwen_ocr.ipynb #0e0e4e96
+# %% ../nbs/02_qwen_ocr.ipynb #472041dc
 WANTED = re.compile(r'patient_name|patient_rrn|issue_date|disease_codes\.\d+|drugs\.\d+\.(drug_name|dose|freq|days)')
 
 def share_out(
@@ -314,7 +315,7 @@ def share_out(
         elif i is not None: cut.add(i)
     return [None if i in cut else strip_answer(k, fields) for i, k in enumerate(keys)], sum(map(len, keys)), len(wanted)
 
-# %% ../nbs/02_qwen_ocr.ipynb #2ef4f6ac
+# %% ../nbs/02_qwen_ocr.ipynb #f8da1393
 ORDER = list(dict.fromkeys(FIELDS.values()))
 
 def join_answers(
@@ -327,7 +328,17 @@ def join_answers(
     first = {r: l for l in reversed(lines) if (r := rank(l)) < ORDER.index('disease_codes')}
     return '\n'.join([first[r] for r in sorted(first)] + [f'疾病编码{chr(65 + i)}: {c}' for i, c in enumerate(codes)] + [l for l in lines if rank(l) == ORDER.index('drug_name')])
 
-# %% ../nbs/02_qwen_ocr.ipynb #993f4001
+# %% ../nbs/02_qwen_ocr.ipynb #1344903b
+def page_row(
+    form, # `forms.Form`
+    id:str=None # Row id
+) -> dict: # Row with the summary question and its answer, boxes and fields in `meta`
+    "The row of a drawn form, reduced to the question for a full reading."
+    r = form_row(form, id=id)
+    first, last = r['messages'][-2]['content'][-1]['text'], r['messages'][-1]
+    return dict(r, messages=[user(first, 1), last], meta=dict(r['meta'], fields=form.fields))
+
+# %% ../nbs/02_qwen_ocr.ipynb #120424d4
 READ_LINE = '请读这一行。' # What is asked of a strip, whatever was asked of the page: its part of the full reading
 
 def strip_rows(
@@ -349,17 +360,7 @@ def strip_rows(
         out.append(check_row(dict(id=f"{page['id']}#{i}", images=[s], messages=turns, label=None, group=page['group'], source=page['source'], meta=dict(page=page['id'], strip=i)), answered=train))
     return out
 
-# %% ../nbs/02_qwen_ocr.ipynb #48fe1f7b
-def page_row(
-    form, # `forms.Form`
-    id:str=None # Row id
-) -> dict: # Row with the summary question and its answer, boxes and fields in `meta`
-    "The row of a drawn form, reduced to the question for a full reading."
-    r = form_row(form, id=id)
-    first, last = r['messages'][-2]['content'][-1]['text'], r['messages'][-1]
-    return dict(r, messages=[user(first, 1), last], meta=dict(r['meta'], fields=form.fields))
-
-# %% ../nbs/02_qwen_ocr.ipynb #7ea71f38
+# %% ../nbs/02_qwen_ocr.ipynb #bbc2f6e7
 TRAIN_LAYOUTS, TEST_LAYOUTS = ('legal', 'emr', 'older'), ('clinic', 'legal')
 WIDTHS = (595, 595, 700, 842, 1191)
 
@@ -368,7 +369,7 @@ def font_split() -> tuple: # (fonts for training, fonts for testing): lists of `
     ours = sorted(fonts(system=False), key=lambda f: f.weight)
     return ours[::2], ours[1::2]
 
-# %% ../nbs/02_qwen_ocr.ipynb #629ffeb6
+# %% ../nbs/02_qwen_ocr.ipynb #de319a9e
 def draw_page(
     job:tuple # (seed, layouts, fonts, severity of damage 0..5, widths)
 ) -> dict: # Row of the page
@@ -378,14 +379,14 @@ def draw_page(
     form = draw(seed, rng.choice(layouts), font=list(faces), width=rng.choice(widths))
     return page_row(degrade(form, severity, seed) if severity else form)
 
-# %% ../nbs/02_qwen_ocr.ipynb #9290e867
+# %% ../nbs/02_qwen_ocr.ipynb #dc2c2215
 def train_job(
     job:tuple # As for `draw_page`
 ) -> list: # Rows of strips with answers
     "The strips of one drawn page, for use in a process pool."
     return strip_rows(draw_page(job), train=True, seed=job[0])
 
-# %% ../nbs/02_qwen_ocr.ipynb #1cf4ab0d
+# %% ../nbs/02_qwen_ocr.ipynb #9c9bc48e
 def page_jobs(
     n:int, # Number of pages
     first:int, # First seed
@@ -402,7 +403,7 @@ def page_jobs(
         out.append((seed, layouts, tuple(faces), rng.randrange(1, worst + 1) if rng.random() < damaged else 0, widths))
     return out
 
-# %% ../nbs/02_qwen_ocr.ipynb #b796b913
+# %% ../nbs/02_qwen_ocr.ipynb #e60bc5ec
 def in_processes(
     function, # Function of one job
     jobs:list, # Jobs
@@ -413,7 +414,7 @@ def in_processes(
     import multiprocessing
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('forkserver')) as pool: return list(pool.map(function, jobs, chunksize=4))
 
-# %% ../nbs/02_qwen_ocr.ipynb #37ad1d60
+# %% ../nbs/02_qwen_ocr.ipynb #0d84e197
 def predict(
     model, # Model
     processor, # Its processor
@@ -432,7 +433,7 @@ def predict(
         out.append(Answer(p['id'], join_answers([a.text for a in mine]), 'length' if cut else 'stop', sum(a.new_tokens for a in mine), round(sum(a.seconds for a in mine), 3)))
     return out
 
-# %% ../nbs/02_qwen_ocr.ipynb #472041dc
+# %% ../nbs/02_qwen_ocr.ipynb #73cc3624
 def reference(
     page:dict # Row whose last turn is the full reading
 ) -> dict: # Its fields, or None when it is no prescription
@@ -440,7 +441,7 @@ def reference(
     last = page['messages'][-1]
     return parse_answer('\n'.join(p.get('text') or '' for p in last['content'])) if last['role'] == 'assistant' else None
 
-# %% ../nbs/02_qwen_ocr.ipynb #3991370d
+# %% ../nbs/02_qwen_ocr.ipynb #34159e67
 def field_table(
     answers:list, # `models.Answer`s of pages
     pages:list # Rows of pages, in the same order
@@ -449,7 +450,7 @@ def field_table(
     ev.assert_blind([dict(id=p['id'], images=p['images'], messages=question_of(p)[-1:]) for p in pages], [reference(p) for p in pages])
     return ev.compare([parse_answer(a.text) for a in answers], [reference(p) for p in pages], KINDS, ids=[p['id'] for p in pages], groups=[p['group'] for p in pages])
 
-# %% ../nbs/02_qwen_ocr.ipynb #3f56c1c6
+# %% ../nbs/02_qwen_ocr.ipynb #f857840a
 def train_pages(
     recipe:Recipe, # Recipe
     pages:list, # Rows of pages; for 'strips' drawn ones
@@ -463,7 +464,7 @@ def train_pages(
     if quarantine: quarantine.save(run.path('quarantine.jsonl')); say(f'{len(quarantine)} rows in quarantine: {quarantine.summary()}')
     return out
 
-# %% ../nbs/02_qwen_ocr.ipynb #9c2b3317
+# %% ../nbs/02_qwen_ocr.ipynb #897acf74
 def score_pages(
     name:str, # What the model is called in files
     model, # Model
@@ -477,7 +478,7 @@ def score_pages(
     core.save_jsonl([dict(vars(a), model=name) for a in answers], run.path(f'answers_{name}.jsonl'))
     return answers, field_table(answers, pages)
 
-# %% ../nbs/02_qwen_ocr.ipynb #1344903b
+# %% ../nbs/02_qwen_ocr.ipynb #19f2bd72
 def own_rows(
     rows:str, # LLaVA JSON
     images:str=None, # Folder of images; None takes the JSON's
@@ -489,7 +490,7 @@ def own_rows(
     if not pages: raise ValueError(f'no row ends with a reading of a prescription; the last answer must have labels such as {list(FIELDS)[0]}: and 处方药物:')
     return pages, len(rows) - len(pages)
 
-# %% ../nbs/02_qwen_ocr.ipynb #120424d4
+# %% ../nbs/02_qwen_ocr.ipynb #878ef39a
 def kept(
     name:str, # What the model is called in files
     pages:list, # Rows of pages
@@ -502,7 +503,7 @@ def kept(
     if [r['id'] for r in rows] != [p['id'] for p in pages]: return None
     return [Answer(**{k: r[k] for k in ('id', 'text', 'finish_reason', 'new_tokens', 'seconds')}) for r in rows]
 
-# %% ../nbs/02_qwen_ocr.ipynb #0d8f76a3
+# %% ../nbs/02_qwen_ocr.ipynb #86048ebc
 def base_table(
     pages:list, # Rows of pages
     recipe:Recipe, # For the base and the presentation
@@ -514,7 +515,7 @@ def base_table(
     model, processor = load(recipe.base, recipe.policy)
     return score_pages('base', model, processor, pages, recipe, run)
 
-# %% ../nbs/02_qwen_ocr.ipynb #352e2c76
+# %% ../nbs/02_qwen_ocr.ipynb #2182bf85
 def write_report(
     run:core.Run, # Run folder
     tables:dict, # Model name → rows of `eval.compare`
@@ -537,7 +538,39 @@ def write_report(
         for head, items in ev.field_sections({'tuned': rows}, ims, finish={'tuned': [a.finish_reason for a in an]}, n_pages=4): sections.append((f'{title}: {head}' if head else title, items))
     return ev.report(run.dir, 'Reading prescriptions', sections, note=f'Small model, {recipe.name}: {len(pages)} drawn forms in fonts and a layout it was not tuned on.')
 
-# %% ../nbs/02_qwen_ocr.ipynb #bbc2f6e7
+# %% ../nbs/02_qwen_ocr.ipynb #8d8c59f5
+def demo_sets(
+    pages:tuple=(260, 40), # Drawn pages for training and for testing
+    workers:int=2 # Processes
+) -> tuple: # (rows of strips to train on, rows of pages to test on)
+    "The demo's training strips and test pages: other seeds, other fonts, and one layout that is only in the test."
+    train_fonts, test_fonts = font_split()
+    taught = sum(in_processes(train_job, page_jobs(pages[0], 10_000, TRAIN_LAYOUTS, train_fonts), workers), [])
+    return taught, in_processes(draw_page, page_jobs(pages[1], 90_000, TEST_LAYOUTS, test_fonts, worst=1), workers)
+
+# %% ../nbs/02_qwen_ocr.ipynb #30dd4c9c
+def conclude(
+    run:core.Run, # Run folder
+    recipe:Recipe, # Recipe
+    test:list, # Rows of drawn test pages
+    before:tuple, # (answers, rows of `eval.compare`) of the base
+    after:tuple, # The same of the tuned model
+    more:dict, # Further sets: title → (pages, answers, rows of `eval.compare`)
+    say=print # Called with lines for people
+) -> dict: # Kind of field → `eval.Paired`
+    "Compares, writes `scores.json`, figures and report, and says what came out."
+    pairs = ev.compare_models(before[1], after[1])
+    scored = {'base': before[::-1], 'tuned': after[::-1], **{k: (t, a) for k, (_, a, t) in more.items()}}
+    core.save_json({k: ev.table_scores(t, finish=[x.finish_reason for x in a]) for k, (t, a) in scored.items()}, run.path('scores.json'))
+    run.figure(ev.before_after(pairs, ('base', 'tuned')), 'before_after')
+    report = write_report(run, dict(base=before[1], tuned=after[1]), test, dict(base=before[0], tuned=after[0]), recipe, more)
+    say(str(ev.model_table(pairs, ('base', 'tuned'), f'{len(test)} drawn forms')))
+    for title, (pages, answers, table) in more.items():
+        say(f'\n{title}: {len(pages)} pages\n' + str(ev.score_table(ev.table_scores(table, finish=[a.finish_reason for a in answers]))))
+    say(f'\nReport: {report}')
+    return pairs
+
+# %% ../nbs/02_qwen_ocr.ipynb #3e913538
 def demo(
     rows:str=None, # LLaVA JSON of further pages to score
     images:str=None, # Their folder
@@ -549,26 +582,16 @@ def demo(
     say=print # Called with lines for people
 ) -> dict: # Kind of field → `eval.Paired`, base against tuned
     "From nothing to a proven small model: draw, score the base, tune, score again, report."
-    run, quarantine = core.Run(name, root), Quarantine()
-    extra = own_rows(rows, images, quarantine) if rows else None
+    run, quarantine, more = core.Run(name, root), Quarantine(), {}
+    extra, other = own_rows(rows, images, quarantine) if rows else ([], 0)
     if quarantine: quarantine.save(run.path('quarantine.jsonl')); say(f'{len(quarantine)} rows in quarantine: {quarantine.summary()}')
-    train_fonts, test_fonts = font_split()
+    if extra: say(f'{Path(rows).name}: {len(extra)} pages, {other} rows that are no reading of a prescription left out')
     say(f'Drawing {pages[0]} forms to train on and {pages[1]} to test on')
-    taught = sum(in_processes(train_job, page_jobs(pages[0], 10_000, TRAIN_LAYOUTS, train_fonts), workers), [])
-    test = in_processes(draw_page, page_jobs(pages[1], 90_000, TEST_LAYOUTS, test_fonts, worst=1), workers)
+    taught, test = demo_sets(pages, workers)
     say(f'{len(taught)} text lines to train on. Scoring the base')
-    before_answers, before = base_table(test, recipe, run)
+    before = base_table(test, recipe, run)
     say(f'Tuning for {recipe.steps} steps')
     model, processor, _ = load_bundle(fit(recipe, taught, run, say=say))
-    after_answers, after = score_pages('tuned', model, processor, test, recipe, run)
-    pairs, more = ev.compare_models(before, after), {}
-    if extra:
-        answers, table = score_pages('rows', model, processor, extra[0], recipe, run)
-        more = {Path(rows).stem: (extra[0], answers, table)}
-    core.save_json(dict(base=ev.table_scores(before), tuned=ev.table_scores(after), **{k: ev.table_scores(t) for k, (_, _, t) in more.items()}), run.path('scores.json'))
-    report = write_report(run, dict(base=before, tuned=after), test, dict(base=before_answers, tuned=after_answers), recipe, more)
-    run.figure(ev.before_after(pairs, ('base', 'tuned')), 'before_after')
-    say(str(ev.model_table(pairs, ('base', 'tuned'), f'{len(test)} drawn forms')))
-    for title, (ps, _, table) in more.items(): say(f'\n{title}: {len(ps)} pages, {extra[1]} rows of other kinds left out\n' + str(ev.score_table(ev.table_scores(table))))
-    say(f'\nReport: {report}')
-    return pairs
+    after = score_pages('tuned', model, processor, test, recipe, run)
+    if extra: more = {Path(rows).stem: (extra, *score_pages('rows', model, processor, extra, recipe, run))}
+    return conclude(run, recipe, test, before, after, more, say)

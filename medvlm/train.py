@@ -47,7 +47,7 @@ class Recipe:
         if low or (self.steps <= 0 and self.epochs <= 0): raise ValueError(f'{low or ["steps", "epochs"]}: must be at least 1 (steps or epochs above 0)')
         if not 0 <= self.warmup < 1: raise ValueError(f'warmup={self.warmup}; allowed is a share from 0 to below 1, e.g. 0.03')
 
-# %% ../nbs/01d_train.ipynb #7149be42
+# %% ../nbs/01d_train.ipynb #0696506a
 def from_table(
     cls, # Dataclass to build
     table:dict, # Values by field name, nested tables for nested dataclasses
@@ -67,7 +67,7 @@ def from_table(
         else: out[k] = type(d)(v)
     return cls(**out)
 
-# %% ../nbs/01d_train.ipynb #0696506a
+# %% ../nbs/01d_train.ipynb #413ad1c0
 def save_recipe(
     recipe:Recipe, # Recipe
     path # File to write
@@ -76,7 +76,7 @@ def save_recipe(
     with core.atomic(path) as f: f.write(tomli_w.dumps(asdict(recipe)))
     return Path(path)
 
-# %% ../nbs/01d_train.ipynb #43ed11cc
+# %% ../nbs/01d_train.ipynb #c8206bef
 def load_recipe(
     path # TOML file
 ) -> Recipe: # The recipe
@@ -87,13 +87,13 @@ def load_recipe(
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise ValueError(f'{path}: not valid TOML ({e}); compare it with a file written by `save_recipe`') from None
     return from_table(Recipe, table, path.name)
 
-# %% ../nbs/01d_train.ipynb #413ad1c0
+# %% ../nbs/01d_train.ipynb #14ea4e64
 RECIPES = {'ocr_7b': Recipe(), 'ocr_7b_small': Recipe(
-    name='ocr_7b_small', base='small', present='strips', policy=ImagePolicy(28*28, 64*28*28),
-    tuning=Tuning(vision=Part('full', 4e-4), merger=Part('full', 8e-4), llm=Part('lora', 3e-3, alpha=32, dropout=0.)),
+    name='ocr_7b_small', base='small', present='strips', policy=ImagePolicy(28*28, 96*28*28),
+    tuning=Tuning(vision=Part('full', 1.2e-3), merger=Part('full', 2e-3), llm=Part('lora', 8e-3, r=32, alpha=64, dropout=0.)),
     batch=32, accumulate=1, steps=500, warmup=.05, weight_decay=.01, checkpointing=False, max_tokens=512, new_tokens=128, save_every=100)}
 
-# %% ../nbs/01d_train.ipynb #c8206bef
+# %% ../nbs/01d_train.ipynb #a6f51210
 SPECIAL = re.compile(r'<\|[a-z_]+\|>')
 
 def chat_text(
@@ -107,7 +107,7 @@ def chat_text(
             if p['type'] == 'text' and (bad := SPECIAL.search(p['text'])): raise ValueError(f'{bad[0]!r} in the text of a {m["role"]} turn: special tokens are structure, not text; remove it from the row')
     return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
 
-# %% ../nbs/01d_train.ipynb #2a8cfcc0
+# %% ../nbs/01d_train.ipynb #f8f11642
 def answer_mask(
     ids:list, # Token ids of one row
     header:list, # Ids of the opening of an answer, `<|im_start|>assistant\n`
@@ -124,7 +124,7 @@ def answer_mask(
         else: i += 1
     return mask
 
-# %% ../nbs/01d_train.ipynb #e0daf859
+# %% ../nbs/01d_train.ipynb #5a4a2106
 class Collator:
     "Rows → a padded batch with labels on the answers only, under one image policy."
     def __init__(
@@ -150,7 +150,7 @@ class Collator:
         if not mask.any(1).all(): raise ValueError(f'row {rows[int((~mask.any(1)).nonzero()[0])]["id"]!r} has no answer to learn from; give it an assistant turn')
         return dict(batch, labels=batch['input_ids'].masked_fill(~mask, -100))
 
-# %% ../nbs/01d_train.ipynb #5e4c2f26
+# %% ../nbs/01d_train.ipynb #617292fd
 def loss_view(
     batch:dict, # Batch of a `Collator`
     tok, # Tokenizer
@@ -171,7 +171,7 @@ def loss_view(
         lines.append(f'<p style="font-family:monospace;margin:2px 0">{out}</p>')
     return ''.join(lines)
 
-# %% ../nbs/01d_train.ipynb #0ae950b8
+# %% ../nbs/01d_train.ipynb #51dc2b96
 def row_tokens(
     row:dict, # Row
     processor, # Processor of the model
@@ -181,24 +181,24 @@ def row_tokens(
     n = len(processor.tokenizer(chat_text(processor, row['messages']))['input_ids'])
     return n + sum(policy.tokens(*open_image(im).size) - 1 for im in row['images'])
 
-# %% ../nbs/01d_train.ipynb #8269eb30
+# %% ../nbs/01d_train.ipynb #6285d246
 def fit_lengths(
     rows:list, # Rows
     processor, # Processor of the model
     recipe:Recipe, # For `policy` and `max_tokens`
     quarantine=None # `data.Quarantine` that takes the rows that are too long
-) -> list: # Rows that fit
+) -> tuple: # (rows that fit, their lengths in tokens)
     "The rows of at most `recipe.max_tokens`; the others go to `quarantine`, or stop the run without one."
-    keep = []
+    keep, lengths = [], []
     for r in rows:
         n = row_tokens(r, processor, recipe.policy)
-        if n <= recipe.max_tokens: keep.append(r); continue
+        if n <= recipe.max_tokens: keep.append(r); lengths.append(n); continue
         reason = f'too long: {n} tokens; allowed are {recipe.max_tokens}, lower max_pixels or raise max_tokens'
         if quarantine is None: raise ValueError(f'row {r["id"]!r} {reason}')
         quarantine.add(r['id'], '', reason)
-    return keep
+    return keep, lengths
 
-# %% ../nbs/01d_train.ipynb #e66c4dae
+# %% ../nbs/01d_train.ipynb #53041cde
 def gradients(
     model # Prepared model after a backward pass
 ) -> list: # Rows {part, kind, tensors, silent, norm}: `silent` counts tensors without any gradient
@@ -212,7 +212,7 @@ def gradients(
         row['tensors'] += 1; row['silent'] += norm == 0.; row['norm'] += norm**2
     return [dict(r, norm=r['norm']**.5) for r in out.values()]
 
-# %% ../nbs/01d_train.ipynb #d5b305f8
+# %% ../nbs/01d_train.ipynb #ed35d8cc
 def check_gradients(
     rows:list, # Rows of `gradients`
     tuning:Tuning # The plan
@@ -226,14 +226,14 @@ def check_gradients(
             raise RuntimeError(f"{part} should train ({mode}) but none of its {sum(r['tensors'] for r in mine)} tensors has a gradient; look for detached inputs, gradient checkpointing or frozen embeddings")
         if any(not np.isfinite(r['norm']) for r in mine): raise RuntimeError(f'{part}: the first gradient is not finite; lower the learning rate or look at the data and the number format')
 
-# %% ../nbs/01d_train.ipynb #30fbf7af
+# %% ../nbs/01d_train.ipynb #b830163a
 def frozen_marks(
     model # Prepared model
 ) -> dict: # Name → three sums of a frozen weight
     "A fingerprint of each frozen weight."
     return {n: (float(p.detach().float().sum()), float(p.detach().flatten()[0]), float(p.detach().flatten()[-1])) for n, p in model.named_parameters() if not p.requires_grad}
 
-# %% ../nbs/01d_train.ipynb #b5c87087
+# %% ../nbs/01d_train.ipynb #13ad14be
 def check_frozen(
     model, # Prepared model after a step
     marks:dict # Result of `frozen_marks` before it
@@ -243,7 +243,7 @@ def check_frozen(
     moved = [n for n, m in marks.items() if now.get(n, m) != m]
     if moved: raise RuntimeError(f'{len(moved)} frozen weights moved in the first step, e.g. {moved[0]}; the optimizer holds weights outside the plan')
 
-# %% ../nbs/01d_train.ipynb #83ea41e5
+# %% ../nbs/01d_train.ipynb #fd3b3458
 def part_trainer(
     tuning:Tuning, # The plan
     weight_decay:float=0. # For matrices
@@ -261,7 +261,7 @@ def part_trainer(
             return self.optimizer
     return PartTrainer
 
-# %% ../nbs/01d_train.ipynb #53041cde
+# %% ../nbs/01d_train.ipynb #87179b82
 def first_step_probe(
     tuning:Tuning # The plan
 ): # A `TrainerCallback`
@@ -279,7 +279,7 @@ def first_step_probe(
         def on_save(self, args, state, control, **kw): (Path(args.output_dir)/f'checkpoint-{state.global_step}'/'complete').touch()
     return Probe()
 
-# %% ../nbs/01d_train.ipynb #af7b88e3
+# %% ../nbs/01d_train.ipynb #0cccee04
 def trainer_args(
     recipe:Recipe, # Recipe
     out # Folder for checkpoints
@@ -291,11 +291,11 @@ def trainer_args(
     return SFTConfig(
         output_dir=str(out), per_device_train_batch_size=recipe.batch, gradient_accumulation_steps=recipe.accumulate, max_steps=recipe.steps or -1,
         num_train_epochs=recipe.epochs, lr_scheduler_type=recipe.schedule, warmup_steps=recipe.warmup, max_grad_norm=recipe.clip, seed=recipe.seed, data_seed=recipe.seed,
-        save_steps=recipe.save_every, save_total_limit=2, logging_steps=max(1, min(10, recipe.steps//20 or 10)), gradient_checkpointing=recipe.checkpointing,
+        save_steps=recipe.save_every, save_total_limit=2, logging_steps=max(1, min(10, recipe.steps//20)) if recipe.steps else 10, gradient_checkpointing=recipe.checkpointing, train_sampling_strategy='group_by_length',
         gradient_checkpointing_kwargs=dict(use_reentrant=False), use_cpu=dev.device == 'cpu', bf16=dev.dtype == torch.bfloat16, fp16=dev.dtype == torch.float16,
         max_length=None, remove_unused_columns=False, dataset_kwargs=dict(skip_prepare_dataset=True), report_to='none', disable_tqdm=True)
 
-# %% ../nbs/01d_train.ipynb #b39e9920
+# %% ../nbs/01d_train.ipynb #17791978
 def last_checkpoint(
     folder # Folder of checkpoints
 ) -> str: # Path, or None when there is no whole one
@@ -303,7 +303,7 @@ def last_checkpoint(
     done = [p.parent for p in Path(folder).glob('checkpoint-*/complete')]
     return str(max(done, key=lambda p: int(p.name.split('-')[1]))) if done else None
 
-# %% ../nbs/01d_train.ipynb #815c7069
+# %% ../nbs/01d_train.ipynb #ff2600f5
 def claim(
     run:core.Run, # Run folder
     recipe:Recipe, # Recipe
@@ -319,7 +319,7 @@ def claim(
     save_recipe(recipe, run.path('recipe.toml'))
     return run.manifest(recipe=asdict(recipe), seed=recipe.seed, data=mark)
 
-# %% ../nbs/01d_train.ipynb #500f2bf2
+# %% ../nbs/01d_train.ipynb #80078cc8
 def fit(
     recipe:Recipe, # Recipe
     rows:list, # Training rows, already presented as the recipe wants
@@ -334,12 +334,12 @@ def fit(
     from transformers import PrinterCallback
     core.seed_all(recipe.seed)
     model, processor = load(recipe.base, recipe.policy)
-    rows = fit_lengths(rows, processor, recipe, quarantine)
+    rows, lengths = fit_lengths(rows, processor, recipe, quarantine)
     if not rows: raise ValueError('no rows to train on; look at the quarantine')
     model = prepare(model, recipe.tuning)
     say(plan_table(plan(model, recipe.tuning)))
     trainer = part_trainer(recipe.tuning, recipe.weight_decay)(
-        model=model, args=trainer_args(recipe, ckpt), train_dataset=to_dataset(rows), data_collator=Collator(processor, recipe.policy, recipe.max_tokens),
+        model=model, args=trainer_args(recipe, ckpt), train_dataset=to_dataset(rows).add_column('length', lengths), data_collator=Collator(processor, recipe.policy, recipe.max_tokens),
         processing_class=processor, callbacks=[first_step_probe(recipe.tuning)])
     trainer.remove_callback(PrinterCallback)
     done = last_checkpoint(ckpt)
@@ -350,7 +350,7 @@ def fit(
     shutil.rmtree(ckpt, ignore_errors=True)
     return out
 
-# %% ../nbs/01d_train.ipynb #fd3b3458
+# %% ../nbs/01d_train.ipynb #a43f1eaf
 def loss_curve(
     logs:dict, # Name → list of {step, loss} or list of losses
     title:str='Training loss', # Title of the figure
@@ -369,7 +369,7 @@ def loss_curve(
     fig.tight_layout(); plt.close(fig)
     return fig
 
-# %% ../nbs/01d_train.ipynb #87179b82
+# %% ../nbs/01d_train.ipynb #cab82889
 def question_of(
     row:dict # Row whose last turn is the answer, or that has none yet
 ) -> list: # Turns up to the last question
@@ -378,7 +378,7 @@ def question_of(
     if not turns or turns[-1]['role'] != 'user': raise ValueError(f"row {row['id']!r}: no question before the answer; the last turns must be user, assistant")
     return turns
 
-# %% ../nbs/01d_train.ipynb #4b417839
+# %% ../nbs/01d_train.ipynb #8ecae5bc
 def ask(
     model, # Model
     processor, # Its processor, with the bundle's image policy

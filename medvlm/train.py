@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RECIPES', 'SPECIAL', 'Recipe', 'from_table', 'save_recipe', 'load_recipe', 'chat_text', 'answer_mask', 'Collator',
            'loss_view', 'row_tokens', 'fit_lengths', 'gradients', 'check_gradients', 'frozen_marks', 'check_frozen',
-           'part_trainer', 'first_step_probe', 'trainer_args', 'last_checkpoint', 'claim', 'fit', 'loss_curve',
-           'question_of', 'ask']
+           'length_sampler', 'part_trainer', 'first_step_probe', 'trainer_args', 'last_checkpoint', 'claim', 'fit',
+           'loss_curve', 'question_of', 'ask']
 
 # %% ../nbs/01d_train.ipynb #b24b4190
 import re, shutil, tomllib
@@ -244,6 +244,22 @@ def check_frozen(
     if moved: raise RuntimeError(f'{len(moved)} frozen weights moved in the first step, e.g. {moved[0]}; the optimizer holds weights outside the plan')
 
 # %% ../nbs/01d_train.ipynb #fd3b3458
+def length_sampler(
+    lengths:list, # Length of each row, in tokens
+    batch:int, # Rows in one step
+    seed:int # Seed of the order
+): # A `transformers` sampler with `set_epoch`
+    "A sampler that keeps rows of similar length together, in an order that depends on `seed` and epoch alone."
+    import torch
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+    class Order(LengthGroupedSampler):
+        "Takes its order from the epoch, not from the global random state."
+        def set_epoch(self, epoch): self.generator = torch.Generator().manual_seed(seed + epoch)
+    out = Order(batch, lengths=lengths)
+    out.set_epoch(0)
+    return out
+
+# %% ../nbs/01d_train.ipynb #87179b82
 def part_trainer(
     tuning:Tuning, # The plan
     weight_decay:float=0. # For matrices
@@ -259,9 +275,12 @@ def part_trainer(
                 groups = param_groups(self.model, tuning, weight_decay)
                 self.optimizer = torch.optim.AdamW(groups, betas=(self.args.adam_beta1, self.args.adam_beta2), eps=self.args.adam_epsilon)
             return self.optimizer
+        def _get_train_sampler(self, dataset=None):
+            "The same batches in a run that goes on as in one that was never stopped."
+            return length_sampler(list((dataset or self.train_dataset)['length']), self.args.train_batch_size*self.args.gradient_accumulation_steps, self.args.data_seed)
     return PartTrainer
 
-# %% ../nbs/01d_train.ipynb #87179b82
+# %% ../nbs/01d_train.ipynb #0cccee04
 def first_step_probe(
     tuning:Tuning # The plan
 ): # A `TrainerCallback`
@@ -279,7 +298,7 @@ def first_step_probe(
         def on_save(self, args, state, control, **kw): (Path(args.output_dir)/f'checkpoint-{state.global_step}'/'complete').touch()
     return Probe()
 
-# %% ../nbs/01d_train.ipynb #0cccee04
+# %% ../nbs/01d_train.ipynb #17791978
 def trainer_args(
     recipe:Recipe, # Recipe
     out # Folder for checkpoints
@@ -291,11 +310,11 @@ def trainer_args(
     return SFTConfig(
         output_dir=str(out), per_device_train_batch_size=recipe.batch, gradient_accumulation_steps=recipe.accumulate, max_steps=recipe.steps or -1,
         num_train_epochs=recipe.epochs, lr_scheduler_type=recipe.schedule, warmup_steps=recipe.warmup, max_grad_norm=recipe.clip, seed=recipe.seed, data_seed=recipe.seed,
-        save_steps=recipe.save_every, save_total_limit=2, logging_steps=max(1, min(10, recipe.steps//20)) if recipe.steps else 10, gradient_checkpointing=recipe.checkpointing, train_sampling_strategy='group_by_length',
+        save_steps=recipe.save_every, save_total_limit=2, logging_steps=max(1, min(10, recipe.steps//20)) if recipe.steps else 10, gradient_checkpointing=recipe.checkpointing,
         gradient_checkpointing_kwargs=dict(use_reentrant=False), use_cpu=dev.device == 'cpu', bf16=dev.dtype == torch.bfloat16, fp16=dev.dtype == torch.float16,
         max_length=None, remove_unused_columns=False, dataset_kwargs=dict(skip_prepare_dataset=True), report_to='none', disable_tqdm=True)
 
-# %% ../nbs/01d_train.ipynb #17791978
+# %% ../nbs/01d_train.ipynb #ff2600f5
 def last_checkpoint(
     folder # Folder of checkpoints
 ) -> str: # Path, or None when there is no whole one
@@ -303,7 +322,7 @@ def last_checkpoint(
     done = [p.parent for p in Path(folder).glob('checkpoint-*/complete')]
     return str(max(done, key=lambda p: int(p.name.split('-')[1]))) if done else None
 
-# %% ../nbs/01d_train.ipynb #ff2600f5
+# %% ../nbs/01d_train.ipynb #80078cc8
 def claim(
     run:core.Run, # Run folder
     recipe:Recipe, # Recipe
@@ -319,7 +338,7 @@ def claim(
     save_recipe(recipe, run.path('recipe.toml'))
     return run.manifest(recipe=asdict(recipe), seed=recipe.seed, data=mark)
 
-# %% ../nbs/01d_train.ipynb #80078cc8
+# %% ../nbs/01d_train.ipynb #c1f5382d
 def fit(
     recipe:Recipe, # Recipe
     rows:list, # Training rows, already presented as the recipe wants
@@ -350,7 +369,7 @@ def fit(
     shutil.rmtree(ckpt, ignore_errors=True)
     return out
 
-# %% ../nbs/01d_train.ipynb #a43f1eaf
+# %% ../nbs/01d_train.ipynb #cab82889
 def loss_curve(
     logs:dict, # Name → list of {step, loss} or list of losses
     title:str='Training loss', # Title of the figure
@@ -369,7 +388,7 @@ def loss_curve(
     fig.tight_layout(); plt.close(fig)
     return fig
 
-# %% ../nbs/01d_train.ipynb #cab82889
+# %% ../nbs/01d_train.ipynb #8ecae5bc
 def question_of(
     row:dict # Row whose last turn is the answer, or that has none yet
 ) -> list: # Turns up to the last question
@@ -378,7 +397,7 @@ def question_of(
     if not turns or turns[-1]['role'] != 'user': raise ValueError(f"row {row['id']!r}: no question before the answer; the last turns must be user, assistant")
     return turns
 
-# %% ../nbs/01d_train.ipynb #8ecae5bc
+# %% ../nbs/01d_train.ipynb #388d3360
 def ask(
     model, # Model
     processor, # Its processor, with the bundle's image policy

@@ -552,7 +552,7 @@ def pretrain(
     past = core.load_json(Path(start)/'pretrain.json') if start else dict(recipes=[], losses=[])
     model.set_attn_implementation('eager')
     opt, schedule = adamw(model.train(), lr, steps, min(200, max(1, steps//10)))
-    recipe = dict(steps=steps, batch=batch, lr=lr, seed=seed, fonts=sorted({Path(f).name for f in fonts}), curriculum=[asdict(s) for s in curriculum], **sizes)
+    recipe = dict(steps=steps, batch=batch, lr=lr, seed=seed, stretch=STRETCH, fonts=sorted({Path(f).name for f in fonts}), curriculum=[asdict(s) for s in curriculum], **sizes)
     losses = list(past['losses'])
     for i, b in enumerate(stream(processor.tokenizer, fonts, steps, seed, batch, curriculum)):
         losses.append(round(train_step(model, b, opt, schedule), 4))
@@ -901,7 +901,7 @@ def make_base(
 ) -> dict: # Scores, also written to `pretrain.json`
     "Pretrains a small base in two cycles, scores it on fonts it has not seen and writes both to `out`."
     pretrain(steps or 14_000, out, **kw)
-    pretrain(steps or 13_000, out, start=out, lr=8e-4, seed=1, curriculum=REFINE, **{k: v for k, v in kw.items() if k in ('batch', 'fonts', 'every')})
+    pretrain(steps or 7_500, out, start=out, lr=1e-3, seed=1, curriculum=REFINE, **{k: v for k, v in kw.items() if k in ('batch', 'fonts', 'every')})
     model, processor = load(str(out), place='cpu')
     info = core.load_json(Path(out)/'pretrain.json')
     info['scores'] = reading_scores(model, processor, n=20 if 0 < steps < 1000 else 200)

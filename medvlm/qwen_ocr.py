@@ -8,7 +8,8 @@ __all__ = ['SEARCH', 'LETTER', 'FIELDS', 'KINDS', 'LABEL', 'NOTHING', 'WANTED', 
            'join_pieces', 'find_runs', 'link_runs', 'Sheet', 'read_sheet', 'cut_strip', 'page_strips', 'parse_answer',
            'strip_of', 'strip_answer', 'share_out', 'join_answers', 'page_row', 'strip_rows', 'font_split', 'draw_page',
            'train_job', 'page_jobs', 'in_processes', 'predict', 'reference', 'field_table', 'train_pages',
-           'score_pages', 'own_rows', 'kept', 'base_table', 'write_report', 'demo_sets', 'conclude', 'demo']
+           'score_pages', 'own_rows', 'kept', 'base_table', 'policy_line', 'write_report', 'demo_sets', 'conclude',
+           'demo']
 
 # %% ../nbs/02_qwen_ocr.ipynb #bc34a485
 import random, re
@@ -516,6 +517,18 @@ def base_table(
     return score_pages('base', model, processor, pages, recipe, run)
 
 # %% ../nbs/02_qwen_ocr.ipynb #2182bf85
+def policy_line(
+    pages:list, # Rows of pages
+    recipe:Recipe, # For the image policy and the presentation
+    n:int=5 # Pages looked at
+) -> str: # One line for reports
+    "How many tokens a page costs and how high its print is, as the model sees it."
+    images = [open_image(p['images'][0]) for p in pages[:n]]
+    if recipe.present == 'page': return recipe.policy.advice(*images[0].size)
+    tokens = [sum(recipe.policy.tokens(*s.size) for s in page_strips(im)[0]) for im in images]
+    return f'{np.mean(tokens):.0f} tokens for a page as {np.mean([len(page_strips(im)[0]) for im in images]):.0f} text lines (mean of {len(tokens)} pages); print is 21 px high'
+
+# %% ../nbs/02_qwen_ocr.ipynb #8d8c59f5
 def write_report(
     run:core.Run, # Run folder
     tables:dict, # Model name → rows of `eval.compare`
@@ -527,10 +540,7 @@ def write_report(
     "The report of a run with its figures."
     images = {p['id']: open_image(p['images'][0]) for p in pages}
     reasons = {k: [a.finish_reason for a in v] for k, v in answers.items()}
-    w, h = next(iter(images.values())).size
-    policy = recipe.policy.advice(w, h) if recipe.present == 'page' else (
-        f'{np.mean([sum(s.width//28 for s in page_strips(p["images"][0])[0]) for p in pages[:5]]):.0f} tokens for a page as text lines; print is {21} px high in a line')
-    sections = ev.field_sections(tables, images, finish=reasons, n_pages=4, policy=policy)
+    sections = ev.field_sections(tables, images, finish=reasons, n_pages=4, policy=policy_line(pages, recipe))
     fig = loss_curve({recipe.name: core.load_json(run.path('loss.json'))}, 'Training loss')
     run.figure(fig, 'loss'); sections.insert(2, ('Training', [(fig, 'training loss by step')]))
     for title, (ps, an, rows) in (more or {}).items():
@@ -538,7 +548,7 @@ def write_report(
         for head, items in ev.field_sections({'tuned': rows}, ims, finish={'tuned': [a.finish_reason for a in an]}, n_pages=4): sections.append((f'{title}: {head}' if head else title, items))
     return ev.report(run.dir, 'Reading prescriptions', sections, note=f'Small model, {recipe.name}: {len(pages)} drawn forms in fonts and a layout it was not tuned on.')
 
-# %% ../nbs/02_qwen_ocr.ipynb #8d8c59f5
+# %% ../nbs/02_qwen_ocr.ipynb #30dd4c9c
 def demo_sets(
     pages:tuple=(260, 40), # Drawn pages for training and for testing
     workers:int=2 # Processes
@@ -548,7 +558,7 @@ def demo_sets(
     taught = sum(in_processes(train_job, page_jobs(pages[0], 10_000, TRAIN_LAYOUTS, train_fonts), workers), [])
     return taught, in_processes(draw_page, page_jobs(pages[1], 90_000, TEST_LAYOUTS, test_fonts, worst=1), workers)
 
-# %% ../nbs/02_qwen_ocr.ipynb #30dd4c9c
+# %% ../nbs/02_qwen_ocr.ipynb #7e3b4e76
 def conclude(
     run:core.Run, # Run folder
     recipe:Recipe, # Recipe
@@ -564,13 +574,14 @@ def conclude(
     core.save_json({k: ev.table_scores(t, finish=[x.finish_reason for x in a]) for k, (t, a) in scored.items()}, run.path('scores.json'))
     run.figure(ev.before_after(pairs, ('base', 'tuned')), 'before_after')
     report = write_report(run, dict(base=before[1], tuned=after[1]), test, dict(base=before[0], tuned=after[0]), recipe, more)
+    say(policy_line(test, recipe))
     say(str(ev.model_table(pairs, ('base', 'tuned'), f'{len(test)} drawn forms')))
     for title, (pages, answers, table) in more.items():
         say(f'\n{title}: {len(pages)} pages\n' + str(ev.score_table(ev.table_scores(table, finish=[a.finish_reason for a in answers]))))
     say(f'\nReport: {report}')
     return pairs
 
-# %% ../nbs/02_qwen_ocr.ipynb #3e913538
+# %% ../nbs/02_qwen_ocr.ipynb #3e5f827c
 def demo(
     rows:str=None, # LLaVA JSON of further pages to score
     images:str=None, # Their folder

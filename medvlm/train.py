@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RECIPES', 'SPECIAL', 'Recipe', 'from_table', 'save_recipe', 'load_recipe', 'chat_text', 'answer_mask', 'Collator',
            'loss_view', 'row_tokens', 'fit_lengths', 'gradients', 'check_gradients', 'frozen_marks', 'check_frozen',
-           'length_sampler', 'part_trainer', 'first_step_probe', 'trainer_args', 'last_checkpoint', 'claim', 'fit',
-           'loss_curve', 'question_of', 'ask']
+           'part_trainer', 'first_step_probe', 'trainer_args', 'last_checkpoint', 'claim', 'fit', 'loss_curve',
+           'question_of', 'ask']
 
 # %% ../nbs/01d_train.ipynb #b24b4190
 import re, shutil, tomllib
@@ -90,8 +90,8 @@ def load_recipe(
 # %% ../nbs/01d_train.ipynb #14ea4e64
 RECIPES = {'ocr_7b': Recipe(), 'ocr_7b_small': Recipe(
     name='ocr_7b_small', base='small', present='strips', policy=ImagePolicy(28*28, 96*28*28),
-    tuning=Tuning(vision=Part('full', 1.2e-3), merger=Part('full', 2e-3), llm=Part('lora', 8e-3, r=32, alpha=64, dropout=0.)),
-    batch=32, accumulate=1, steps=500, warmup=.05, weight_decay=.01, checkpointing=False, max_tokens=512, new_tokens=128, save_every=100)}
+    tuning=Tuning(vision=Part('full', 8e-4), merger=Part('full', 1.5e-3), llm=Part('lora', 6e-3, r=32, alpha=64, dropout=0.)),
+    batch=32, accumulate=1, steps=360, warmup=.1, weight_decay=.01, checkpointing=False, max_tokens=512, new_tokens=128, save_every=100)}
 
 # %% ../nbs/01d_train.ipynb #a6f51210
 SPECIAL = re.compile(r'<\|[a-z_]+\|>')
@@ -187,16 +187,16 @@ def fit_lengths(
     processor, # Processor of the model
     recipe:Recipe, # For `policy` and `max_tokens`
     quarantine=None # `data.Quarantine` that takes the rows that are too long
-) -> tuple: # (rows that fit, their lengths in tokens)
+) -> list: # Rows that fit
     "The rows of at most `recipe.max_tokens`; the others go to `quarantine`, or stop the run without one."
-    keep, lengths = [], []
+    keep = []
     for r in rows:
         n = row_tokens(r, processor, recipe.policy)
-        if n <= recipe.max_tokens: keep.append(r); lengths.append(n); continue
+        if n <= recipe.max_tokens: keep.append(r); continue
         reason = f'too long: {n} tokens; allowed are {recipe.max_tokens}, lower max_pixels or raise max_tokens'
         if quarantine is None: raise ValueError(f'row {r["id"]!r} {reason}')
         quarantine.add(r['id'], '', reason)
-    return keep, lengths
+    return keep
 
 # %% ../nbs/01d_train.ipynb #53041cde
 def gradients(
@@ -244,22 +244,6 @@ def check_frozen(
     if moved: raise RuntimeError(f'{len(moved)} frozen weights moved in the first step, e.g. {moved[0]}; the optimizer holds weights outside the plan')
 
 # %% ../nbs/01d_train.ipynb #fd3b3458
-def length_sampler(
-    lengths:list, # Length of each row, in tokens
-    batch:int, # Rows in one step
-    seed:int # Seed of the order
-): # A `transformers` sampler with `set_epoch`
-    "A sampler that keeps rows of similar length together, in an order that depends on `seed` and epoch alone."
-    import torch
-    from transformers.trainer_pt_utils import LengthGroupedSampler
-    class Order(LengthGroupedSampler):
-        "Takes its order from the epoch, not from the global random state."
-        def set_epoch(self, epoch): self.generator = torch.Generator().manual_seed(seed + epoch)
-    out = Order(batch, lengths=lengths)
-    out.set_epoch(0)
-    return out
-
-# %% ../nbs/01d_train.ipynb #87179b82
 def part_trainer(
     tuning:Tuning, # The plan
     weight_decay:float=0. # For matrices
@@ -275,12 +259,9 @@ def part_trainer(
                 groups = param_groups(self.model, tuning, weight_decay)
                 self.optimizer = torch.optim.AdamW(groups, betas=(self.args.adam_beta1, self.args.adam_beta2), eps=self.args.adam_epsilon)
             return self.optimizer
-        def _get_train_sampler(self, dataset=None):
-            "The same batches in a run that goes on as in one that was never stopped."
-            return length_sampler(list((dataset or self.train_dataset)['length']), self.args.train_batch_size*self.args.gradient_accumulation_steps, self.args.data_seed)
     return PartTrainer
 
-# %% ../nbs/01d_train.ipynb #0cccee04
+# %% ../nbs/01d_train.ipynb #87179b82
 def first_step_probe(
     tuning:Tuning # The plan
 ): # A `TrainerCallback`
@@ -298,7 +279,7 @@ def first_step_probe(
         def on_save(self, args, state, control, **kw): (Path(args.output_dir)/f'checkpoint-{state.global_step}'/'complete').touch()
     return Probe()
 
-# %% ../nbs/01d_train.ipynb #17791978
+# %% ../nbs/01d_train.ipynb #0cccee04
 def trainer_args(
     recipe:Recipe, # Recipe
     out # Folder for checkpoints
@@ -314,7 +295,7 @@ def trainer_args(
         gradient_checkpointing_kwargs=dict(use_reentrant=False), use_cpu=dev.device == 'cpu', bf16=dev.dtype == torch.bfloat16, fp16=dev.dtype == torch.float16,
         max_length=None, remove_unused_columns=False, dataset_kwargs=dict(skip_prepare_dataset=True), report_to='none', disable_tqdm=True)
 
-# %% ../nbs/01d_train.ipynb #ff2600f5
+# %% ../nbs/01d_train.ipynb #17791978
 def last_checkpoint(
     folder # Folder of checkpoints
 ) -> str: # Path, or None when there is no whole one
@@ -322,7 +303,7 @@ def last_checkpoint(
     done = [p.parent for p in Path(folder).glob('checkpoint-*/complete')]
     return str(max(done, key=lambda p: int(p.name.split('-')[1]))) if done else None
 
-# %% ../nbs/01d_train.ipynb #80078cc8
+# %% ../nbs/01d_train.ipynb #ff2600f5
 def claim(
     run:core.Run, # Run folder
     recipe:Recipe, # Recipe
@@ -338,7 +319,7 @@ def claim(
     save_recipe(recipe, run.path('recipe.toml'))
     return run.manifest(recipe=asdict(recipe), seed=recipe.seed, data=mark)
 
-# %% ../nbs/01d_train.ipynb #c1f5382d
+# %% ../nbs/01d_train.ipynb #80078cc8
 def fit(
     recipe:Recipe, # Recipe
     rows:list, # Training rows, already presented as the recipe wants
@@ -353,12 +334,12 @@ def fit(
     from transformers import PrinterCallback
     core.seed_all(recipe.seed)
     model, processor = load(recipe.base, recipe.policy)
-    rows, lengths = fit_lengths(rows, processor, recipe, quarantine)
+    rows = fit_lengths(rows, processor, recipe, quarantine)
     if not rows: raise ValueError('no rows to train on; look at the quarantine')
     model = prepare(model, recipe.tuning)
     say(plan_table(plan(model, recipe.tuning)))
     trainer = part_trainer(recipe.tuning, recipe.weight_decay)(
-        model=model, args=trainer_args(recipe, ckpt), train_dataset=to_dataset(rows).add_column('length', lengths), data_collator=Collator(processor, recipe.policy, recipe.max_tokens),
+        model=model, args=trainer_args(recipe, ckpt), train_dataset=to_dataset(rows), data_collator=Collator(processor, recipe.policy, recipe.max_tokens),
         processing_class=processor, callbacks=[first_step_probe(recipe.tuning)])
     trainer.remove_callback(PrinterCallback)
     done = last_checkpoint(ckpt)
@@ -369,7 +350,7 @@ def fit(
     shutil.rmtree(ckpt, ignore_errors=True)
     return out
 
-# %% ../nbs/01d_train.ipynb #cab82889
+# %% ../nbs/01d_train.ipynb #a43f1eaf
 def loss_curve(
     logs:dict, # Name → list of {step, loss} or list of losses
     title:str='Training loss', # Title of the figure
@@ -388,7 +369,7 @@ def loss_curve(
     fig.tight_layout(); plt.close(fig)
     return fig
 
-# %% ../nbs/01d_train.ipynb #8ecae5bc
+# %% ../nbs/01d_train.ipynb #cab82889
 def question_of(
     row:dict # Row whose last turn is the answer, or that has none yet
 ) -> list: # Turns up to the last question
@@ -397,7 +378,7 @@ def question_of(
     if not turns or turns[-1]['role'] != 'user': raise ValueError(f"row {row['id']!r}: no question before the answer; the last turns must be user, assistant")
     return turns
 
-# %% ../nbs/01d_train.ipynb #388d3360
+# %% ../nbs/01d_train.ipynb #8ecae5bc
 def ask(
     model, # Model
     processor, # Its processor, with the bundle's image policy

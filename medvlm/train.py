@@ -357,8 +357,9 @@ def loss_curve(
     smooth:int=1 # Moving mean over this many points
 ): # matplotlib figure
     "Loss against step, one line for each run."
-    import matplotlib.pyplot as plt
-    fig, ax = plt.subplots(figsize=(5, 2.8))
+    from matplotlib.figure import Figure
+    fig = Figure(figsize=(5, 2.8), layout='constrained')
+    ax = fig.subplots()
     for name, log in logs.items():
         x, y = ([l['step'] for l in log], [l['loss'] for l in log]) if log and isinstance(log[0], dict) else (range(1, len(log) + 1), log)
         k = min(smooth, len(y) or 1)
@@ -366,7 +367,6 @@ def loss_curve(
         ax.plot(list(x)[k - 1:], y, label=name)
     ax.set(xlabel='step', ylabel='loss (nats per token)', title=title); ax.grid(alpha=.3)
     if len(logs) > 1: ax.legend()
-    fig.tight_layout(); plt.close(fig)
     return fig
 
 # %% ../nbs/01d_train.ipynb #cab82889

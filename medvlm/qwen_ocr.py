@@ -421,7 +421,7 @@ def predict(
     processor, # Its processor
     pages:list, # Rows of pages
     recipe:Recipe, # For `present` and `new_tokens`
-    batch:int=96 # Prompts in a batch
+    batch:int=48 # Prompts in a batch
 ) -> list: # One `models.Answer` for each page
     "The model's full reading of each page."
     if recipe.present == 'page': return ask(model, processor, pages, recipe.new_tokens, batch)

@@ -788,10 +788,11 @@ def field_sections(
     n_pages:int=4, # Pages in the gallery
     hide:tuple=(), # Field names whose values are not shown
     policy:str='', # The ImagePolicy in one line
+    more:dict|None=None, # Model name → further scores (name → Score), such as its character error rate
 )->list[tuple]: # (title, items) for `report`
     "Sections of a document job's report."
     tiles, names = headline(tables), tuple(tables); rows = tables[names[-1]]; n = len({r['page'] for r in rows})
-    result = [scores_by_model({k: table_scores(t, finish=(finish or {}).get(k)) for k, t in tables.items()})]
+    result = [scores_by_model({k: table_scores(t, finish=(finish or {}).get(k)) | (more or {}).get(k, {}) for k, t in tables.items()})]
     if len(tables) == 2:
         pairs = compare_models(*tables.values())
         alt = 'Share of fields read exactly. ' + '; '.join(f'{k}: {c}' for k, c in pairs.items())

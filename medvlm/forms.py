@@ -24,6 +24,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import pypdfium2
 import typst
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
@@ -345,20 +346,25 @@ def render(
 )->tuple:         # (sheet as RGB image, pieces {key, x, y, w, h, text} in mm)
     "Set the printed part of a page in `layout` and find the places of its values."
     made = compiler(layout, tuple(sorted({str(Path(f.path).parent) for f in pool})))
-    try: png = made.compile(format='png', ppi=scale*25.4, sys_inputs={'form': json.dumps(content, ensure_ascii=False)})
+    try: pdf = made.compile(format='pdf', sys_inputs={'form': json.dumps(content, ensure_ascii=False)})
     except typst.TypstError as e: raise ValueError(f'layout {layout!r} cannot hold these values ({e}); use shorter values or fewer drugs') from e
-    if isinstance(png, list): raise ValueError(f'layout {layout!r} ran over one page ({len(png)} pages); use fewer drugs or smaller type')
-    return Image.open(io.BytesIO(png)).convert('RGB'), json.loads(made.query('<box>', field='value'))
+    with pypdfium2.PdfDocument(pdf) as pages:
+        if len(pages) > 1: raise ValueError(f'layout {layout!r} ran over one page ({len(pages)} pages); use fewer drugs or smaller type')
+        sheet = pages[0].render(scale=scale*25.4/72, rev_byteorder=True).to_pil().copy()
+    return sheet, json.loads(made.query('<box>', field='value'))
 
 # %% ../nbs/01b_forms.ipynb #00819e56
 def snap(
     grey:np.ndarray, # Sheet, shape (h, w), uint8
     piece:tuple,     # Left, top, right, bottom in pixels
-    level:int=150,   # Darker pixels are ink of a value; the lines between the drugs are lighter
+    share:float=.4,  # Pixels darker than this share of the darkest one's depth are ink; the lines between the drugs are lighter
 )->tuple:            # Left, top, right, bottom of the ink, one pixel wider on each side
     "Find the ink of `grey` in `piece` and up to two pixels beside it."
     left,top = max(0, math.floor(piece[0]) - 2),max(0, math.floor(piece[1]) - 1)
-    dark = grey[top:math.ceil(piece[3]) + 1, left:math.ceil(piece[2]) + 2] < level
+    near = grey[top:math.ceil(piece[3]) + 1, left:math.ceil(piece[2]) + 2]
+    core = near[1:-1, 2:-2]
+    depth = 255 - int(core.min()) if core.size else 0
+    dark = near < 255 - share*depth if depth > 64 else np.zeros_like(near, bool)
     rows,cols = np.flatnonzero(dark.any(1)),np.flatnonzero(dark.any(0))
     if not len(rows): return tuple(piece)
     return left + cols[0] - 1, top + rows[0] - 1, left + cols[-1] + 2, top + rows[-1] + 2

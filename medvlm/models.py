@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'ROLES', 'CHAT', 'WORDS', 'SEP', 'KS_SYLLABLES', 'FREQUENT', 'NUMBERS', 'CODES', 'DOSES', 'STRENGTHS',
-           'PRINTED', 'ODD_FONTS', 'HELD_BACK', 'STRETCH', 'ASK_READ', 'ASK_ECHO', 'CURRICULUM', 'REFINE', 'FAMILIES',
-           'SMALL', 'PARTS', 'MODES', 'ImagePolicy', 'small_tokenizer', 'decode', 'small_config', 'small_processor',
-           'small_vlm', 'fill', 'hangul', 'cell_text', 'line_text', 'line_fonts', 'load_font', 'draw_cells',
-           'add_marks', 'scale_line', 'stretch', 'draw_line', 'line_row', 'strip_patches', 'encode_line', 'line_batch',
-           'Stage', 'line_batches', 'stream', 'adamw', 'train_step', 'swap_folder', 'save_small', 'pretrain', 'resolve',
-           'refuse_partial', 'load', 'Answer', 'generate_batch', 'generate', 'Part', 'Tuning', 'part_of',
+           'PRINTED', 'DATES', 'ODD_FONTS', 'HELD_BACK', 'STRETCH', 'ASK_READ', 'ASK_ECHO', 'ASK_PAIRS', 'ASK_VALUE',
+           'NONE', 'CURRICULUM', 'REFINE', 'FAMILIES', 'SMALL', 'PARTS', 'MODES', 'ImagePolicy', 'small_tokenizer',
+           'decode', 'small_config', 'small_processor', 'quick_patches', 'small_vlm', 'fill', 'hangul', 'cell_text',
+           'line_text', 'date_text', 'label_text', 'value_text', 'line_fonts', 'load_font', 'draw_cells', 'add_marks',
+           'scale_line', 'stretch', 'draw_line', 'pairs_row', 'line_row', 'strip_patches', 'encode_line', 'line_batch',
+           'Stage', 'line_batches', 'stream', 'optimizers', 'train_step', 'swap_folder', 'save_small', 'pretrain',
+           'resolve', 'refuse_partial', 'load', 'Answer', 'generate_batch', 'generate', 'Part', 'Tuning', 'part_of',
            'full_modules', 'lora_pattern', 'prepare', 'plan', 'plan_table', 'param_groups', 'base_hash', 'hash_of',
            'save_bundle', 'check_arrived', 'load_bundle', 'read_lines', 'reading_scores', 'make_base']
 
@@ -168,6 +169,19 @@ def small_processor(
     kw = dict(min_pixels=policy.min_pixels, max_pixels=policy.max_pixels, image_mean=[1.]*3, image_std=[.3]*3)
     return Qwen2_5_VLProcessor(Qwen2VLImageProcessor(**kw), tok, Qwen2VLVideoProcessor(**kw), chat_template=CHAT)
 
+# %% ../nbs/01c_models.ipynb #e8f822d7
+def quick_patches(
+    model # Qwen2-VL or Qwen2.5-VL; changed in place
+): # The same model
+    "Lets the patch embedding multiply matrices: its kernel covers a patch exactly, so the convolution is one product, and general convolutions are slow at that."
+    import torch
+    class PatchProduct(torch.nn.Conv3d):
+        def forward(self, x): return torch.nn.functional.linear(x.flatten(1), self.weight.flatten(1))[..., None, None, None]
+    proj = model.model.visual.patch_embed.proj
+    if tuple(proj.kernel_size) != tuple(proj.stride) or proj.bias is not None: raise ValueError(f'kernel {tuple(proj.kernel_size)}, stride {tuple(proj.stride)}: patches overlap or have a bias, so this is no Qwen-VL patch embedding')
+    proj.__class__ = PatchProduct
+    return model
+
 # %% ../nbs/01c_models.ipynb #048b552e
 def small_vlm(
     tok=None, # Tokenizer; None builds `small_tokenizer()`
@@ -180,7 +194,7 @@ def small_vlm(
     core.seed_all(seed)
     model = Qwen2_5_VLForConditionalGeneration(small_config(tok, **sizes))
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = tok.eos_token_id, tok.pad_token_id
-    return model, small_processor(tok)
+    return quick_patches(model), small_processor(tok)
 
 # %% ../nbs/01c_models.ipynb #3a76b185
 SEP = ' | '
@@ -192,7 +206,7 @@ FREQUENT = ('가각간갈감강개거건검게격견결경계고곡골공과관�
             '혹혼홀화환활황회횟효후훈휴흉흡희히힐')
 NUMBERS = ('######-####### ######-#****** 20##-##-## 20##.##.## 20##/##/## 20##년_##월_##일 20##._#._##. 0#-###-#### 0##-####-#### #,### ###,### #.# ##.## # ## ### #### ###### '
            '######### ########## 제_####_호 제_######_호 20##-##-##_-_제_#####_호').split()
-CODES = '@## @## @### @#### @_#_# @_#_#_# @_#_#_#_#'.split()
+CODES = '@## @## @### @#### @##.#'.split()
 DOSES = ('# ## #.## #.# 0.5 1.00 0.25 #정 #캡슐 #포 #mL ##mL #ml ##ml ##ML #g #회 #일 ##일 #방울 #정_#회_##일').split()
 STRENGTHS = '#mg ##mg ###mg ##.#mg #.#mg ##mcg ###mcg ##mL #g #% #.#% ###IU ##mg/mL #mg/#mL ###mg/##mg'.split()
 PRINTED = ('처방전 환자 성명 주민등록번호 의료기관 명칭 전화번호 팩스번호 e-mail주소 질병분류기호 질병 분류 기호 의료인의 면허종별 면허번호 처방 의약품의 1회 투약량 1일 투여횟수 총 투약일수 용법 교부번호 연월일 및 번호 '
@@ -229,12 +243,12 @@ def cell_text(
     k = rng.random()
     if k < .7 - numbers:
         w = hangul(rng, rng.randrange(1, longest), rare)
-        return rng.choice([w, w, w, ' '.join(w), w + fill(rng, rng.choice(STRENGTHS)), w + ' ' + fill(rng, rng.choice(STRENGTHS)), w + ' ' + hangul(rng, rng.randrange(1, 4))])
+        return rng.choice([w, w, w, w + fill(rng, rng.choice(STRENGTHS)), w + ' ' + fill(rng, rng.choice(STRENGTHS)), w + ' ' + hangul(rng, rng.randrange(1, 4))])
     for limit, source in ((.7, NUMBERS), (.78, CODES), (.86, DOSES)):
         if k < limit: return fill(rng, rng.choice(source))
     if k < .9: return rng.choice([str.lower, str.upper, str.title])(fill(rng, '@'*rng.randrange(1, 9)))
     w = rng.choice(PRINTED)
-    return rng.choice([w, w, ' '.join(w), f'({w})', f'※ {w}', w + ':', f'{w} : {hangul(rng, 3)}', w + ' ' + rng.choice(PRINTED)])
+    return rng.choice([w, w, f'({w})', f'※ {w}', w + ':', f'{w} : {hangul(rng, 3)}', w + ' ' + rng.choice(PRINTED)])
 
 # %% ../nbs/01c_models.ipynb #1c6f0ec6
 def line_text(
@@ -254,6 +268,39 @@ def line_text(
     if rng.random() < .2: name = fill(rng, '######### ') + name
     counts = [fill(rng, rng.choice(DOSES)), rng.choice('1234') + rng.choice(['', '회']), str(rng.choice([3, 5, 7, 14, 30, rng.randrange(1, 91)])) + rng.choice(['', '일'])]
     return [name] + counts + ([rng.choice(PRINTED)] if rng.random() < .3 else [])
+
+# %% ../nbs/01c_models.ipynb #2e4c155c
+DATES = '{y}-{m:02}-{d:02} {y}.{m:02}.{d:02} {y}/{m:02}/{d:02} {y}년_{m:02}월_{d:02}일 {y}년_{m}월_{d}일 {y}._{m}._{d} {y}년{m}월{d}일 {y}_년_{m}_월_{d}_일'.split()
+
+def date_text(
+    rng:random.Random, # Source of randomness
+    date:str # Year-month-day
+) -> str: # The date in one of the shapes of `DATES`
+    "A date as a form might print it."
+    y, m, d = map(int, date.split('-'))
+    return rng.choice(DATES).format(y=y, m=m, d=d).replace('_', ' ')
+
+def label_text(
+    rng:random.Random # Source of randomness
+) -> str: # A word of forms, or a made-up one
+    "The label of a value."
+    return rng.choice(PRINTED) if rng.random() < .6 else hangul(rng, rng.randrange(2, 6), .1)
+
+def value_text(
+    rng:random.Random, # Source of randomness
+    **shares # `rare` and `numbers` of `cell_text`
+) -> tuple: # (text as printed, text as it is to be answered)
+    "A value as it may stand beside a label: a name, a number of a person, a date, a code, or anything; now and then nothing."
+    k = rng.random()
+    if k < .12: return '', ''
+    if k < .32:
+        date = DATES[0].format(y=rng.randrange(1990, 2030), m=rng.randrange(1, 13), d=rng.randrange(1, 32))
+        return date_text(rng, date), date
+    if k < .52: text = fill(rng, rng.choice(NUMBERS[:2]))
+    elif k < .65: text = fill(rng, rng.choice(CODES))
+    elif k < .82: text = hangul(rng, rng.choice([2, 3, 3, 3, 4]), .1)
+    else: text = cell_text(rng, 7, **shares)
+    return text, text
 
 # %% ../nbs/01c_models.ipynb #fbb4fde2
 ODD_FONTS = ('Mono', 'Black', 'Thin', 'Pen', 'pen', 'Brush', 'YetHangul', 'Yetgul', 'Shinmun', 'Jamo', 'Pilgi', 'Vada', 'Taza', 'Graphic', 'ExtraLight', 'UltraLight', 'DemiLight',
@@ -288,15 +335,18 @@ def draw_cells(
     cells:list, # Texts from left to right
     fonts:list # Font files to choose from
 ) -> tuple: # (grey array (h, w) uint8 in [0, 255], font size in pixels)
-    "Black `cells` on white at a random native size, with gaps of about one letter between them."
+    "Black `cells` on white at a random native size, with gaps of about one letter between them; some short cells have their letters set apart."
     native, path = rng.choice([11, 12, 13, 14, 16, 18, 20, 22, 24, 28]), rng.choice(fonts)
     first = rng.choice(fonts) if len(cells) > 1 and rng.random() < .4 else path
-    faces = [load_font(first if i == 0 else path, native) for i in range(len(cells))]
-    gap, x, xs = native*rng.uniform(.9, 1.6), 3., []
-    for f, t in zip(faces, cells): xs.append(x); x += f.getlength(t) + gap
+    gap, x, pieces = native*rng.uniform(.9, 1.6), 3., []
+    for i, t in enumerate(cells):
+        face, y = load_font(first if i == 0 else path, native), native*.8 + (rng.uniform(-1, 1) if i else 0)
+        apart = native*rng.uniform(.3, 1.3) if 1 < len(t) < 7 and rng.random() < .2 else 0
+        for part in (t if apart else [t]): pieces.append((x, y, part, face)); x += face.getlength(part) + apart
+        x += gap - apart
     im = Image.new('L', (max(8, int(x - gap + 4)), native*3), 255)
     d, grey = ImageDraw.Draw(im), rng.randrange(0, 90) if rng.random() < .8 else rng.randrange(60, 140)
-    for i, (f, t, x) in enumerate(zip(faces, cells, xs)): d.text((x, native*.8 + (rng.uniform(-1, 1) if i else 0)), t, font=f, fill=grey)
+    for x, y, part, face in pieces: d.text((x, y), part, font=face, fill=grey)
     return np.array(im), native
 
 # %% ../nbs/01c_models.ipynb #6e6e4242
@@ -309,7 +359,7 @@ def add_marks(
     "Rules, a piece of the neighbouring line and a cell border, as a cutting from a form may have them."
     im = Image.fromarray(a); d, (w, h) = ImageDraw.Draw(im), im.size
     if rng.random() < .3:
-        y, g, step = rng.choice([top - 2, bottom + 1, rng.randrange(top, bottom + 1)]), rng.randrange(90, 220), rng.choice([0, 2, 3, 5])
+        y, g, step = rng.choice([top - 2, bottom + 1, rng.randrange(top, bottom + 1)]), rng.randrange(20, 220), rng.choice([0, 2, 3, 5, 12, 25])
         for x in range(0, w, 2*step or w): d.line((x, y, x + (step or w) - 1, y), fill=g)
     if rng.random() < .1: d.line([(x := rng.choice([0, 1, w - 2]), 0), (x, h)], fill=rng.randrange(0, 200))
     out = np.array(im)
@@ -330,8 +380,8 @@ def scale_line(
     height:int=28, # Height of the strip, in pixels
     stretch:float=STRETCH # How much wider than high
 ) -> Image.Image: # Grey strip, `height` high, its width a multiple of 28
-    "The line scaled so that its ink is 17 to 24 pixels high and stretched in width, at a random place in the strip."
-    ink = rng.randrange(17, 25)
+    "The line scaled so that its ink is 17 to 24 pixels high, or now and then less, and stretched in width, at a random place in the strip."
+    ink = rng.randrange(17, 25) if rng.random() < .9 else rng.randrange(11, 17)
     k, w = ink/max(bottom - top, least), a.shape[1]
     across = k*stretch*rng.uniform(.92, 1.08)
     width = max(28, math.ceil(w*across/28)*28)
@@ -367,13 +417,30 @@ def draw_line(
 # %% ../nbs/01c_models.ipynb #9a31871b
 ASK_READ = ('읽기', '이 줄을 읽어 줘', '请读这一行。', 'read')
 ASK_ECHO = ('따라 쓰기: ', 'echo: ')
+ASK_PAIRS, ASK_VALUE, NONE = '항목', '찾기: ', '无'
 
-# %% ../nbs/01c_models.ipynb #73d5f737
+def pairs_row(
+    rng:random.Random, # Source of randomness
+    fonts:list, # Font files
+    **shares # `rare` and `numbers` of `cell_text`
+) -> tuple: # (question, strip array, answer)
+    "One line of labels with values, to be read, listed, or searched for one label."
+    found = [(label_text(rng), *value_text(rng, **shares)) for _ in range(rng.choice([1, 1, 2, 2, 3]))]
+    cells = [t for label, printed, _ in found for t in (label + rng.choice(['', '', ':', ' :']), printed) if t]
+    strip, task = draw_line(rng, cells, fonts), rng.random()
+    if task < .3: return rng.choice(ASK_READ), strip, SEP.join(cells)
+    values = dict((label, value) for label, _, value in reversed(found) if value)
+    if task < .65: return ASK_PAIRS, strip, '\n'.join(f'{label}: {values[label]}' for label in dict.fromkeys(f[0] for f in found) if label in values) or NONE
+    label = rng.choice(found)[0] if rng.random() < .8 else label_text(rng)
+    return ASK_VALUE + label, strip, values.get(label, NONE)
+
+# %% ../nbs/01c_models.ipynb #b85b8699
 def line_row(
     rng:random.Random, # Source of randomness
     mix:tuple, # Weights of the three kinds of lines
     fonts:list, # Font files
     echo:float=1/12, # Share of rows without an image
+    pairs:float=0., # Share of lines with labels and values, see `pairs_row`
     **shares # `rare` and `numbers` of `cell_text`
 ) -> tuple: # (question, strip array or None, answer)
     "One reading exercise, or one echo exercise, as (question, strip, answer)."
@@ -381,6 +448,7 @@ def line_row(
         words = [rng.choice([rng.choice(WORDS), cell_text(rng, 5)]) for _ in range(rng.randrange(1, 5))]
         text = rng.choice([' ', ', ', '\n']).join(words)
         return rng.choice(ASK_ECHO) + text, None, text
+    if rng.random() < pairs: return pairs_row(rng, fonts, **shares)
     cells = line_text(rng, rng.choices(range(3), mix)[0], **shares)
     return rng.choice(ASK_READ), draw_line(rng, cells, fonts), SEP.join(cells)
 
@@ -434,9 +502,10 @@ class Stage:
     mix:tuple # Weights of short cells, long cells and whole lines
     rare:float=.3 # Share of words with rare syllables
     numbers:float=.24 # Share of numbers
+    pairs:float=0. # Share of lines with labels and values
 
 CURRICULUM = (Stage(.1, (1, 0, 0)), Stage(.25, (.5, .5, 0)), Stage(.4, (.25, .5, .25)), Stage(1., (.15, .35, .5)))
-REFINE = (Stage(1., (.1, .35, .55), rare=.12, numbers=.36),)
+REFINE = (Stage(1., (.1, .35, .55), rare=.16, numbers=.36, pairs=.35),)
 
 # %% ../nbs/01c_models.ipynb #f210606f
 def line_batches(
@@ -452,7 +521,7 @@ def line_batches(
     rng, done = random.Random(seed), 0
     while done < steps:
         stage = next(s for s in curriculum if done/steps < s.until or s.until >= 1)
-        rows = [line_row(rng, stage.mix, fonts, rare=stage.rare, numbers=stage.numbers) for _ in range(batch*pool)]
+        rows = [line_row(rng, stage.mix, fonts, pairs=stage.pairs, rare=stage.rare, numbers=stage.numbers) for _ in range(batch*pool)]
         rows.sort(key=lambda r: len(r[2]) + (0 if r[1] is None else r[1].shape[1]//28))
         parts = [rows[i*batch:(i + 1)*batch] for i in range(min(pool, steps - done))]
         rng.shuffle(parts)
@@ -475,32 +544,33 @@ def stream(
     return torch.utils.data.DataLoader(Lines(), batch_size=None, num_workers=1, prefetch_factor=16)
 
 # %% ../nbs/01c_models.ipynb #0881375b
-def adamw(
+def optimizers(
     model, # Model to train
     lr:float, # Peak learning rate
     steps:int, # Steps of the whole run
     warmup:int=200 # Steps of linear warm-up
-) -> tuple: # (optimizer, scheduler)
-    "AdamW without decay on vectors, and a cosine schedule that ends at 2 % of `lr`."
+) -> list: # Pairs (optimizer, scheduler)
+    "Muon for the matrices inside the layers, AdamW for all other weights, both on a cosine schedule that ends at 2 % of `lr`."
     import torch
-    groups = [dict(params=[p for p in model.parameters() if p.ndim > 1], weight_decay=.05), dict(params=[p for p in model.parameters() if p.ndim < 2], weight_decay=0.)]
-    opt = torch.optim.AdamW(groups, lr=lr, betas=(.9, .98))
+    if not hasattr(torch.optim, 'Muon'): raise RuntimeError(f'torch {torch.__version__}: pretraining needs torch.optim.Muon, which came with torch 2.9; install a newer torch')
+    inner = [p for n, p in model.named_parameters() if p.ndim == 2 and 'embed' not in n]
+    rest = [p for n, p in model.named_parameters() if p.ndim != 2 or 'embed' in n]
+    both = [torch.optim.Muon(inner, lr=lr, weight_decay=.05, adjust_lr_fn='match_rms_adamw'), torch.optim.AdamW(rest, lr=lr/2, betas=(.9, .98), weight_decay=0.)]
     scale = lambda i: min(1, (i + 1)/warmup)*(.02 + .49*(1 + math.cos(math.pi*min(1, i/steps))))
-    return opt, torch.optim.lr_scheduler.LambdaLR(opt, scale)
+    return [(o, torch.optim.lr_scheduler.LambdaLR(o, scale)) for o in both]
 
 # %% ../nbs/01c_models.ipynb #253fa937
 def train_step(
     model, # Model in training mode, on the CPU
     batch:dict, # Batch of `line_batch`
-    opt, # Optimizer
-    schedule # Its learning rate schedule
+    opts:list # Pairs (optimizer, scheduler)
 ) -> float: # Loss of `batch` before the step
-    "One step on `batch`: forward in bf16, backward, clipped gradients, weights and learning rate moved on."
+    "One step on `batch`: forward in bf16, backward, clipped gradients, weights and learning rates moved on."
     import torch
     with torch.autocast('cpu', torch.bfloat16): loss = model(**batch).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
-    opt.step(); schedule.step(); opt.zero_grad(set_to_none=True)
+    for opt, schedule in opts: opt.step(); schedule.step(); opt.zero_grad(set_to_none=True)
     return loss.item()
 
 # %% ../nbs/01c_models.ipynb #e9db5cba
@@ -538,27 +608,28 @@ def pretrain(
     steps:int, # Optimizer steps
     out, # Folder for the model, its recipe and its curve
     batch:int=32, # Lines in a step
-    lr:float=1.5e-3, # Peak learning rate
+    lr:float=3e-3, # Peak learning rate
     seed:int=0, # Seed of weights, texts and drawing
     fonts:list=None, # Font files; None takes `line_fonts()`
     every:int=500, # Steps between saves and printed lines
     start=None, # Folder of a base to go on from; None starts from random weights
     curriculum:tuple=CURRICULUM, # Stages
     **sizes # Passed to `small_config`
-) -> list: # Loss of each step, those of `start` first
+) -> list: # Loss of each step; `pretrain.json` keeps means of ten, those of `start` first
     "Teaches a small model to read lines and writes it to `out`."
     fonts = fonts or line_fonts()
     model, processor = load(str(start), place='cpu') if start else small_vlm(seed=seed, **sizes)
     past = core.load_json(Path(start)/'pretrain.json') if start else dict(recipes=[], losses=[])
     model.set_attn_implementation('eager')
-    opt, schedule = adamw(model.train(), lr, steps, min(200, max(1, steps//10)))
-    recipe = dict(steps=steps, batch=batch, lr=lr, seed=seed, stretch=STRETCH, fonts=sorted({Path(f).name for f in fonts}), curriculum=[asdict(s) for s in curriculum], **sizes)
-    losses = list(past['losses'])
+    opts = optimizers(model.train(), lr, steps, min(200, max(1, steps//10)))
+    recipe = dict(steps=steps, batch=batch, lr=lr, optimizer='Muon, AdamW', seed=seed, stretch=STRETCH, fonts=sorted({Path(f).name for f in fonts}), curriculum=[asdict(s) for s in curriculum], **sizes)
+    losses = []
     for i, b in enumerate(stream(processor.tokenizer, fonts, steps, seed, batch, curriculum)):
-        losses.append(round(train_step(model, b, opt, schedule), 4))
+        losses.append(round(train_step(model, b, opts), 4))
         if (i + 1) % every == 0 or i + 1 == steps:
             print(f'step {i + 1}/{steps} loss {np.mean(losses[-every:]):.3f}', flush=True)
-            save_small(model, processor, out, dict(recipes=past['recipes'] + [recipe], losses=losses))
+            curve = [round(float(np.mean(losses[k:k + 10])), 4) for k in range(0, len(losses), 10)]
+            save_small(model, processor, out, dict(recipes=past['recipes'] + [recipe], losses=past['losses'] + curve))
     return losses
 
 # %% ../nbs/01c_models.ipynb #82cd8f3e
@@ -611,7 +682,7 @@ def load(
     refuse_partial(name, info)
     processor = AutoProcessor.from_pretrained(where)
     processor.tokenizer.padding_side = 'left'
-    return model.to(place or dev.device).eval(), policy.apply(processor) if policy else processor
+    return quick_patches(model).to(place or dev.device).eval(), policy.apply(processor) if policy else processor
 
 # %% ../nbs/01c_models.ipynb #d7e05354
 @dataclass(frozen=True)
@@ -896,12 +967,12 @@ def reading_scores(
 # %% ../nbs/01c_models.ipynb #b8523df5
 def make_base(
     out='data_samples/small_vlm', # Folder of the base
-    steps:int=0, # Steps of the first cycle; 0 takes the 14,000 of the committed base
+    steps:int=0, # Steps of each cycle; 0 takes 14,000 and 12,500
     **kw # Passed to `pretrain`
 ) -> dict: # Scores, also written to `pretrain.json`
     "Pretrains a small base in two cycles, scores it on fonts it has not seen and writes both to `out`."
     pretrain(steps or 14_000, out, **kw)
-    pretrain(steps or 7_500, out, start=out, lr=1e-3, seed=1, curriculum=REFINE, **{k: v for k, v in kw.items() if k in ('batch', 'fonts', 'every')})
+    pretrain(steps or 12_500, out, start=out, lr=2e-3, seed=3, curriculum=REFINE, **{k: v for k, v in kw.items() if k in ('batch', 'fonts', 'every')})
     model, processor = load(str(out), place='cpu')
     info = core.load_json(Path(out)/'pretrain.json')
     info['scores'] = reading_scores(model, processor, n=20 if 0 < steps < 1000 else 200)

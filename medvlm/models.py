@@ -304,7 +304,7 @@ def value_text(
 
 # %% ../nbs/01c_models.ipynb #fbb4fde2
 ODD_FONTS = ('Mono', 'Black', 'Thin', 'Pen', 'pen', 'Brush', 'YetHangul', 'Yetgul', 'Shinmun', 'Jamo', 'Pilgi', 'Vada', 'Taza', 'Graphic', 'ExtraLight', 'UltraLight', 'DemiLight',
-             'SquareRound', 'hline', 'Bom', 'Penheulim', 'Pilgia')
+             'SquareRound', 'hline', 'Bom', 'Penheulim', 'Pilgia', 'EULJIRO', 'Euljiro', 'KIRANG', 'Bandal', 'Guseul', 'Nakseo')
 HELD_BACK = ('NanumBarunGothic.ttf', 'UnBatang.ttf', 'NotoSansCJK-Medium.ttc')
 
 # %% ../nbs/01c_models.ipynb #05650fd2
@@ -316,7 +316,8 @@ def line_fonts(
     if shutil.which('fc-list'):
         out = subprocess.run(['fc-list', ':lang=ko', 'file'], capture_output=True, text=True).stdout
         found |= {l.split(':')[0].strip() for l in out.splitlines() if l.strip()}
-    fonts = sorted((f for f in found if not any(o in Path(f).name for o in ODD_FONTS)), key=lambda f: (Path(f).name, f))
+    named = {Path(f).name: f for f in sorted(found) if not any(o in Path(f).name for o in ODD_FONTS)}
+    fonts = [named[n] for n in sorted(named)]
     kept = [f for f in fonts if Path(f).name in HELD_BACK]
     return kept or fonts[:2] if held_back else [f for f in fonts if f not in kept]
 
@@ -380,15 +381,15 @@ def scale_line(
     height:int=28, # Height of the strip, in pixels
     stretch:float=STRETCH # How much wider than high
 ) -> Image.Image: # Grey strip, `height` high, its width a multiple of 28
-    "The line scaled so that its ink is 17 to 24 pixels high, or now and then less, and stretched in width, at a random place in the strip."
+    "The line scaled so that its ink is 17 to 24 pixels high, or now and then less, stretched in width and slanted a little, at a random place in the strip."
     ink = rng.randrange(17, 25) if rng.random() < .9 else rng.randrange(11, 17)
     k, w = ink/max(bottom - top, least), a.shape[1]
-    across = k*stretch*rng.uniform(.92, 1.08)
+    across, slant = k*stretch*rng.uniform(.84, 1.16), rng.gauss(0, .05)
     width = max(28, math.ceil(w*across/28)*28)
     y = top - rng.uniform(1, max(1.01, height - ink - 1))/k
     im = Image.fromarray(a)
     if rng.random() < .3: im = im.rotate(rng.gauss(0, .4), Image.BILINEAR, fillcolor=255)
-    return im.transform((width, height), Image.AFFINE, (1/across, 0, -rng.uniform(0, 2), 0, 1/k, y), Image.BICUBIC, fillcolor=255)
+    return im.transform((width, height), Image.AFFINE, (1/across, -slant/across, slant*height/2/across - rng.uniform(0, 2), 0, 1/k, y), Image.BICUBIC, fillcolor=255)
 
 # %% ../nbs/01c_models.ipynb #dfaa7765
 def stretch(
@@ -411,6 +412,7 @@ def draw_line(
     im = scale_line(rng, add_marks(rng, a, int(top), int(bottom)), top, bottom, native*.55)
     if rng.random() < .4: im = im.filter(ImageFilter.GaussianBlur(rng.uniform(.2, 1.)))
     out = np.asarray(im, np.float32)
+    if rng.random() < .5: out = 255*(out/255)**rng.uniform(.6, 1.7)  # thinner or bolder strokes
     if rng.random() < .4: out = out + np.random.default_rng(rng.randrange(1 << 30)).normal(0, rng.uniform(1, 9), out.shape)
     return stretch(out)
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'parse_env', 'dotenv', 'env', 'known_keys', 'hide_keys', 'Device', 'cuda_card', 'choose_device', 'device',
-           'preset', 'seed_all', 'atomic', 'plain', 'save_json', 'read_bytes', 'load_json', 'save_jsonl', 'load_jsonl',
-           'append_jsonl', 'versions', 'commit', 'machine', 'image_digest', 'fingerprint', 'Run', 'korean_font',
-           'use_korean_font']
+           'cpu_bf16', 'preset', 'seed_all', 'atomic', 'plain', 'save_json', 'read_bytes', 'load_json', 'save_jsonl',
+           'load_jsonl', 'append_jsonl', 'versions', 'commit', 'machine', 'image_digest', 'fingerprint', 'Run',
+           'korean_font', 'use_korean_font']
 
 # %% ../nbs/00_core.ipynb #bbab2b6e
 import hashlib
@@ -119,6 +119,13 @@ def device()->Device: # The same object at every call
     "The device of this process, chosen at the first call."
     import torch
     return choose_device(cuda_card(), torch.backends.mps.is_available(), env('MEDVLM_DEVICE'))
+
+# %% ../nbs/00_core.ipynb #1577e491
+def cpu_bf16()->bool: # Whether products in bfloat16 are quicker than in float32
+    "Whether this processor has instructions for bfloat16 (AVX-512 BF16 or AMX)."
+    import torch
+    able = getattr(torch.cpu, 'get_capabilities', dict)()  # came with torch 2.10
+    return bool(able.get('avx512_bf16') or able.get('amx_bf16'))
 
 # %% ../nbs/00_core.ipynb #6dc43f55
 def preset(

@@ -178,7 +178,8 @@ def quick_patches(
     class PatchProduct(torch.nn.Conv3d):
         def forward(self, x): return torch.nn.functional.linear(x.flatten(1), self.weight.flatten(1))[..., None, None, None]
     proj = model.model.visual.patch_embed.proj
-    if tuple(proj.kernel_size) != tuple(proj.stride) or proj.bias is not None: raise ValueError(f'kernel {tuple(proj.kernel_size)}, stride {tuple(proj.stride)}: patches overlap or have a bias, so this is no Qwen-VL patch embedding')
+    if tuple(proj.kernel_size) != tuple(proj.stride) or proj.bias is not None:
+        raise ValueError(f'kernel {tuple(proj.kernel_size)}, stride {tuple(proj.stride)}: patches overlap or have a bias, so this is no Qwen-VL patch embedding; give the model as `load` returns it')
     proj.__class__ = PatchProduct
     return model
 

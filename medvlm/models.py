@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'ROLES', 'CHAT', 'WORDS', 'SEP', 'KS_SYLLABLES', 'FREQUENT', 'NUMBERS', 'CODES', 'DOSES', 'STRENGTHS',
-           'PRINTED', 'DATES', 'ODD_FONTS', 'HELD_BACK', 'STRETCH', 'ASK_READ', 'ASK_ECHO', 'ASK_PAIRS', 'ASK_VALUE',
-           'NONE', 'CURRICULUM', 'REFINE', 'FAMILIES', 'SMALL', 'PARTS', 'MODES', 'ImagePolicy', 'small_tokenizer',
-           'decode', 'small_config', 'small_processor', 'quick_patches', 'small_vlm', 'fill', 'hangul', 'cell_text',
-           'line_text', 'date_text', 'label_text', 'value_text', 'line_fonts', 'load_font', 'draw_cells', 'add_marks',
-           'scale_line', 'stretch', 'draw_line', 'pairs_row', 'line_row', 'strip_patches', 'encode_line', 'line_batch',
-           'Stage', 'line_batches', 'stream', 'optimizers', 'train_step', 'swap_folder', 'save_small', 'pretrain',
-           'resolve', 'refuse_partial', 'load', 'Answer', 'generate_batch', 'generate', 'Part', 'Tuning', 'part_of',
-           'full_modules', 'lora_pattern', 'prepare', 'plan', 'plan_table', 'param_groups', 'base_hash', 'hash_of',
-           'save_bundle', 'check_arrived', 'load_bundle', 'read_lines', 'reading_scores', 'make_base']
+           'PRINTED', 'DATES', 'ODD_FONTS', 'HELD_BACK', 'SIZES', 'STRETCH', 'ASK_READ', 'ASK_ECHO', 'ASK_PAIRS',
+           'ASK_VALUE', 'NONE', 'CURRICULUM', 'REFINE', 'FAMILIES', 'SMALL', 'PARTS', 'MODES', 'ImagePolicy',
+           'small_tokenizer', 'decode', 'small_config', 'small_processor', 'quick_patches', 'small_vlm', 'fill',
+           'hangul', 'cell_text', 'line_text', 'date_text', 'label_text', 'value_text', 'line_fonts', 'load_font',
+           'draw_cells', 'add_marks', 'wear', 'scale_line', 'stretch', 'draw_line', 'pairs_row', 'line_row',
+           'strip_patches', 'encode_line', 'line_batch', 'Stage', 'line_batches', 'stream', 'optimizers', 'train_step',
+           'swap_folder', 'save_small', 'pretrain', 'resolve', 'refuse_partial', 'load', 'Answer', 'generate_batch',
+           'generate', 'Part', 'Tuning', 'part_of', 'full_modules', 'lora_pattern', 'prepare', 'plan', 'plan_table',
+           'param_groups', 'base_hash', 'hash_of', 'save_bundle', 'check_arrived', 'load_bundle', 'read_lines',
+           'reading_scores', 'make_base']
 
 # %% ../nbs/01c_models.ipynb #8520e6ad
-import hashlib, json, math, random, re, shutil, subprocess, time, unicodedata
+import hashlib, io, json, math, random, re, shutil, subprocess, time, unicodedata
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -332,24 +333,29 @@ def load_font(
     return ImageFont.truetype(path, size, index=1 if path.endswith('.ttc') and 'Noto' in path else 0)
 
 # %% ../nbs/01c_models.ipynb #81aac6bb
+SIZES = (8, 9, 9, 10, 10, 11, 12, 13, 14, 16, 18, 20, 22, 24, 28) # Print in pixels; 9 points on a page of 595 pixels are 9
+
 def draw_cells(
     rng:random.Random, # Source of randomness
     cells:list, # Texts from left to right
     fonts:list # Font files to choose from
 ) -> tuple: # (grey array (h, w) uint8 in [0, 255], font size in pixels)
-    "Black `cells` on white at a random native size, with gaps of about one letter between them; some short cells have their letters set apart."
-    native, path = rng.choice([11, 12, 13, 14, 16, 18, 20, 22, 24, 28]), rng.choice(fonts)
-    first = rng.choice(fonts) if len(cells) > 1 and rng.random() < .4 else path
-    gap, x, pieces = native*rng.uniform(.9, 1.6), 3., []
+    "Black `cells` on white at a random native size, with gaps of about one letter between them; some cells are smaller and paler, some short ones have their letters set apart."
+    native, path = rng.choice(SIZES), rng.choice(fonts)
+    first, fine = rng.choice(fonts) if len(cells) > 1 and rng.random() < .4 else path, 3 if native < 14 and rng.random() < .75 else 1
+    size = native*fine
+    gap, x, pieces = size*rng.uniform(.9, 1.6), 3.*fine, []
+    grey = rng.randrange(0, 90) if rng.random() < .8 else rng.randrange(60, 140)
     for i, t in enumerate(cells):
-        face, y = load_font(first if i == 0 else path, native), native*.8 + (rng.uniform(-1, 1) if i else 0)
-        apart = native*rng.uniform(.3, 1.3) if 1 < len(t) < 7 and rng.random() < .2 else 0
-        for part in (t if apart else [t]): pieces.append((x, y, part, face)); x += face.getlength(part) + apart
+        own, pale = (round(size*rng.uniform(.75, 1)), rng.randrange(80)) if rng.random() < .3 else (size, 0)
+        face, y = load_font(first if i == 0 else path, own), size*1.6 - own*.8 + (rng.uniform(-1, 1)*fine if i else 0)
+        apart = size*rng.uniform(.3, 1.3) if 1 < len(t) < 7 and rng.random() < .2 else 0
+        for part in (t if apart else [t]): pieces.append((x, y, part, face, grey + pale)); x += face.getlength(part) + apart
         x += gap - apart
-    im = Image.new('L', (max(8, int(x - gap + 4)), native*3), 255)
-    d, grey = ImageDraw.Draw(im), rng.randrange(0, 90) if rng.random() < .8 else rng.randrange(60, 140)
-    for x, y, part, face in pieces: d.text((x, y), part, font=face, fill=grey)
-    return np.array(im), native
+    im = Image.new('L', (max(8*fine, int(x - gap + 4*fine)), size*3), 255)
+    d = ImageDraw.Draw(im)
+    for x, y, part, face, ink in pieces: d.text((x, y), part, font=face, fill=ink)
+    return np.array(im.reduce(fine) if fine > 1 else im), native
 
 # %% ../nbs/01c_models.ipynb #6e6e4242
 def add_marks(
@@ -371,6 +377,19 @@ def add_marks(
     return out
 
 # %% ../nbs/01c_models.ipynb #4a2db3c2
+def wear(
+    rng:random.Random, # Source of randomness
+    a:np.ndarray # Grey line at its native size, shape (h, w), uint8
+) -> np.ndarray: # Same shape
+    "What a scan does to print: a shift by part of a pixel, blur, JPEG; now and then each."
+    im = Image.fromarray(a)
+    if rng.random() < .5: im = im.transform(im.size, Image.AFFINE, (1, 0, rng.random(), 0, 1, rng.random()), Image.BILINEAR, fillcolor=255)
+    if rng.random() < .3: im = im.filter(ImageFilter.GaussianBlur(rng.uniform(.2, .6)))
+    if rng.random() < .4:
+        data = io.BytesIO(); im.save(data, 'JPEG', quality=rng.randrange(50, 95)); im = Image.open(data)
+    return np.array(im)
+
+# %% ../nbs/01c_models.ipynb #c09331d2
 STRETCH = 1.5 # Strips are this much wider than the print: a token of 28 pixels then holds one Hangul letter or two digits, not three
 
 def scale_line(
@@ -383,14 +402,14 @@ def scale_line(
     stretch:float=STRETCH # How much wider than high
 ) -> Image.Image: # Grey strip, `height` high, its width a multiple of 28
     "The line scaled so that its ink is 17 to 24 pixels high, or now and then less, stretched in width and slanted a little, at a random place in the strip."
-    ink = rng.randrange(17, 25) if rng.random() < .9 else rng.randrange(11, 17)
+    ink = rng.randrange(17, 25) if rng.random() < .85 else rng.randrange(11, 17)
     k, w = ink/max(bottom - top, least), a.shape[1]
     across, slant = k*stretch*rng.uniform(.84, 1.16), rng.gauss(0, .05)
     width = max(28, math.ceil(w*across/28)*28)
     y = top - rng.uniform(1, max(1.01, height - ink - 1))/k
     im = Image.fromarray(a)
     if rng.random() < .3: im = im.rotate(rng.gauss(0, .4), Image.BILINEAR, fillcolor=255)
-    return im.transform((width, height), Image.AFFINE, (1/across, -slant/across, slant*height/2/across - rng.uniform(0, 2), 0, 1/k, y), Image.BICUBIC, fillcolor=255)
+    return im.transform((width, height), Image.AFFINE, (1/across, -slant/across, slant*height/2/across - rng.uniform(0, 2), 0, 1/k, y), rng.choice((Image.BICUBIC, Image.BILINEAR)), fillcolor=255)
 
 # %% ../nbs/01c_models.ipynb #dfaa7765
 def stretch(
@@ -410,7 +429,7 @@ def draw_line(
     a, native = draw_cells(rng, cells, fonts)
     rows = np.flatnonzero(a.min(1) < 200)
     top, bottom = (rows[0], rows[-1] + 1) if len(rows) else (native, 2*native)
-    im = scale_line(rng, add_marks(rng, a, int(top), int(bottom)), top, bottom, native*.55)
+    im = scale_line(rng, wear(rng, add_marks(rng, a, int(top), int(bottom))), top, bottom, native*.55)
     if rng.random() < .4: im = im.filter(ImageFilter.GaussianBlur(rng.uniform(.2, 1.)))
     out = np.asarray(im, np.float32)
     if rng.random() < .5: out = 255*(out/255)**rng.uniform(.6, 1.7)  # thinner or bolder strokes

@@ -253,8 +253,11 @@ def cut_strip(
     stretch:float=STRETCH # How much wider than the print, as in pretraining
 ) -> np.ndarray: # Grey strip, shape (28, 28·n), uint8
     "A line of the page as a strip, stretched in width, with the gaps between its runs closed to about one letter."
+    height_at = lambda share: tall[np.searchsorted(np.cumsum(wide), share*wide.sum())]
     tall, wide = np.array(sorted((b[3] - b[1], b[2] - b[0]) for b in line)).T
-    h = tall[np.searchsorted(np.cumsum(wide), .85*wide.sum())]
+    line = [b for b in line if b[3] - b[1] < 1.3*max(b[2] - b[0], height_at(.5))]  # no letters of a label that runs down the side
+    tall, wide = np.array(sorted((b[3] - b[1], b[2] - b[0]) for b in line)).T
+    h = height_at(.85)
     k, middle = ink/h, np.median([(b[1] + b[3])/2 for b in line if b[3] - b[1] > .6*h])
     top, bottom = min(b[1] for b in line) - .25*h, max(b[3] for b in line) + .25*h
     out, x, last, across = np.ones((height, 28*widest)), .3*h, None, k*stretch

@@ -72,9 +72,9 @@ OPTIONS = {
     '--root': dict(default='runs', help='folder of all runs (default: runs)'),
     '--workers': dict(type=int, default=2, help='processes for drawing (default: 2)'),
     '--steps': dict(type=int, default=0, help='optimizer steps; 0 takes the recipe'),
-    '--train-pages': dict(type=int, default=180, help='forms drawn to train on (default: 180)'),
+    '--train-pages': dict(type=int, default=160, help='forms drawn to train on (default: 160)'),
     '--test-pages': dict(type=int, default=40, help='forms drawn to test on (default: 40)'),
-    '--draw': dict(type=int, default=180, help='forms to draw when there are no --rows (default: 180)'),
+    '--draw': dict(type=int, default=160, help='forms to draw when there are no --rows (default: 160)'),
     '--out': dict(default='data_samples/small_vlm', help='folder of the base (default: data_samples/small_vlm)'),
 }
 COMMANDS = {

@@ -338,10 +338,11 @@ SIZES = (8, 9, 9, 10, 10, 11, 12, 13, 14, 16, 18, 20, 22, 24, 28) # Print in pix
 def draw_cells(
     rng:random.Random, # Source of randomness
     cells:list, # Texts from left to right
-    fonts:list # Font files to choose from
+    fonts:list, # Font files to choose from
+    sizes:tuple=SIZES # Sizes of print to choose from, in pixels
 ) -> tuple: # (grey array (h, w) uint8 in [0, 255], font size in pixels)
     "Black `cells` on white at a random native size, with gaps of about one letter between them; some cells are smaller and paler, some short ones have their letters set apart."
-    native, path = rng.choice(SIZES), rng.choice(fonts)
+    native, path = rng.choice(sizes), rng.choice(fonts)
     first, fine = rng.choice(fonts) if len(cells) > 1 and rng.random() < .4 else path, 3 if native < 14 and rng.random() < .75 else 1
     size = native*fine
     gap, x, pieces = size*rng.uniform(.9, 1.6), 3.*fine, []
@@ -423,10 +424,11 @@ def stretch(
 def draw_line(
     rng:random.Random, # Source of randomness
     cells:list, # Texts of the cells, from left to right
-    fonts:list # Font files to choose from
+    fonts:list, # Font files to choose from
+    sizes:tuple=SIZES # Sizes of print to choose from, in pixels
 ) -> np.ndarray: # Grey strip, shape (28, 28·n), uint8 in [0, 255]
     "A strip with `cells` printed on it, as it might be cut out of a scanned form."
-    a, native = draw_cells(rng, cells, fonts)
+    a, native = draw_cells(rng, cells, fonts, sizes)
     rows = np.flatnonzero(a.min(1) < 200)
     top, bottom = (rows[0], rows[-1] + 1) if len(rows) else (native, 2*native)
     im = scale_line(rng, wear(rng, add_marks(rng, a, int(top), int(bottom))), top, bottom, native*.55)
@@ -527,7 +529,7 @@ class Stage:
     pairs:float=0. # Share of lines with labels and values
 
 CURRICULUM = (Stage(.1, (1, 0, 0)), Stage(.25, (.5, .5, 0)), Stage(.4, (.25, .5, .25)), Stage(1., (.15, .35, .5)))
-REFINE = (Stage(1., (.1, .35, .55), rare=.16, numbers=.36, pairs=.35),)
+REFINE = (Stage(1., (.1, .35, .55), rare=.16, numbers=.3, pairs=.35),)
 
 # %% ../nbs/01c_models.ipynb #f210606f
 def line_batches(
@@ -989,12 +991,12 @@ def reading_scores(
 # %% ../nbs/01c_models.ipynb #b8523df5
 def make_base(
     out='data_samples/small_vlm', # Folder of the base
-    steps:int=0, # Steps of each cycle; 0 takes 14,000 and 12,500
+    steps:int=0, # Steps of each cycle; 0 takes 14,000 and 21,000
     **kw # Passed to `pretrain`
 ) -> dict: # Scores, also written to `pretrain.json`
     "Pretrains a small base in two cycles, scores it on fonts it has not seen and writes both to `out`."
     pretrain(steps or 14_000, out, **kw)
-    pretrain(steps or 12_500, out, start=out, lr=2e-3, seed=3, curriculum=REFINE, **{k: v for k, v in kw.items() if k in ('batch', 'fonts', 'every')})
+    pretrain(steps or 21_000, out, start=out, lr=2e-3, seed=3, curriculum=REFINE, **{k: v for k, v in kw.items() if k in ('batch', 'fonts', 'every')})
     model, processor = load(str(out), place='cpu')
     info = core.load_json(Path(out)/'pretrain.json')
     info['scores'] = reading_scores(model, processor, n=20 if 0 < steps < 1000 else 200)

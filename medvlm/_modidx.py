@@ -336,7 +336,6 @@ d = { 'settings': { 'branch': 'main',
                               'medvlm.train.loss_view': ('train.html#loss_view', 'medvlm/train.py'),
                               'medvlm.train.part_trainer': ('train.html#part_trainer', 'medvlm/train.py'),
                               'medvlm.train.question_of': ('train.html#question_of', 'medvlm/train.py'),
-                              'medvlm.train.reading_order': ('train.html#reading_order', 'medvlm/train.py'),
                               'medvlm.train.row_tokens': ('train.html#row_tokens', 'medvlm/train.py'),
                               'medvlm.train.save_recipe': ('train.html#save_recipe', 'medvlm/train.py'),
                               'medvlm.train.trainer_args': ('train.html#trainer_args', 'medvlm/train.py')}}}

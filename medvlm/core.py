@@ -117,6 +117,7 @@ def choose_device(
 @cache
 def device()->Device: # The same object at every call
     "The device of this process, chosen at the first call."
+    os.environ.setdefault('ONEDNN_PRIMITIVE_CACHE_CAPACITY', '100')  # 1,024 compiled shapes, the library's default, take half a gigabyte
     import torch
     return choose_device(cuda_card(), torch.backends.mps.is_available(), env('MEDVLM_DEVICE'))
 

@@ -991,12 +991,12 @@ def reading_scores(
 # %% ../nbs/01c_models.ipynb #b8523df5
 def make_base(
     out='data_samples/small_vlm', # Folder of the base
-    steps:int=0, # Steps of each cycle; 0 takes 14,000 and 21,000
+    steps:int=0, # Steps of each cycle; 0 takes 14,000 and 20,500
     **kw # Passed to `pretrain`
 ) -> dict: # Scores, also written to `pretrain.json`
     "Pretrains a small base in two cycles, scores it on fonts it has not seen and writes both to `out`."
     pretrain(steps or 14_000, out, **kw)
-    pretrain(steps or 21_000, out, start=out, lr=2e-3, seed=3, curriculum=REFINE, **{k: v for k, v in kw.items() if k in ('batch', 'fonts', 'every')})
+    pretrain(steps or 20_500, out, start=out, lr=2e-3, seed=3, curriculum=REFINE, **{k: v for k, v in kw.items() if k in ('batch', 'fonts', 'every')})
     model, processor = load(str(out), place='cpu')
     info = core.load_json(Path(out)/'pretrain.json')
     info['scores'] = reading_scores(model, processor, n=20 if 0 < steps < 1000 else 200)

@@ -406,11 +406,11 @@ def value_line(
     names = [k for k in (WORDINGS if rng.random() < .6 else [*WORDINGS, *OTHERS]) if fields.get(k)]
     for name in rng.sample(names, min(len(names), rng.choice([1, 2, 2, 3, 3, 4]))):
         label = rng.choice((WORDINGS | OTHERS)[name].split('|'))
-        if name.endswith('name') or rng.random() < .85: cells.append(label + rng.choice(['', ':', ' :']))
+        if name.endswith('name') or rng.random() < .7: cells.append(label + rng.choice(['', ':', ' :']))
         if name == 'disease_codes': cells += fields[name]; keys += [f'{name}.{i}' for i in range(len(fields[name]))]
         elif name == 'issue_date': cells.append(date_text(rng, fields[name])); keys.append(name)
         else: cells.append(fields[name]); keys += [name]*(name in WORDINGS)
-    return cells + [rng.choice(PRINTED_BESIDE)]*(rng.random() < .35) + [rng.choice(UPRIGHT)]*(rng.random() < .1), keys
+    return cells + [rng.choice(rng.choice((PRINTED_BESIDE, PRINTED)))]*(rng.random() < .4) + [rng.choice(UPRIGHT)]*(rng.random() < .1), keys
 
 # %% ../nbs/02_qwen_ocr.ipynb #4f17de2b
 def label_line(

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'SPECIAL', 'Recipe', 'from_table', 'save_recipe', 'load_recipe', 'chat_text', 'answer_mask', 'Collator',
-           'loss_view', 'row_tokens', 'fit_lengths', 'reading_order', 'gradients', 'check_gradients', 'frozen_marks',
-           'check_frozen', 'part_trainer', 'first_step_probe', 'trainer_args', 'last_checkpoint', 'claim', 'fit',
-           'loss_curve', 'question_of', 'ask']
+           'loss_view', 'row_tokens', 'fit_lengths', 'gradients', 'check_gradients', 'frozen_marks', 'check_frozen',
+           'part_trainer', 'first_step_probe', 'trainer_args', 'last_checkpoint', 'claim', 'fit', 'loss_curve',
+           'question_of', 'ask']
 
 # %% ../nbs/01d_train.ipynb #b24b4190
-import math, re, shutil, tomllib
+import re, shutil, tomllib
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 import numpy as np
@@ -92,7 +92,7 @@ def load_recipe(
 RECIPES = {'ocr_7b': Recipe(), 'ocr_7b_small': Recipe(
     name='ocr_7b_small', base='small', present='strips', policy=ImagePolicy(28*28, 96*28*28),
     tuning=Tuning(vision=Part('full', 7e-4), merger=Part('full', 1.3e-3), llm=Part('lora', 5e-3, r=32, alpha=64, dropout=0.)),
-    batch=16, accumulate=1, steps=800, warmup=.1, weight_decay=.01, checkpointing=False, attention='eager', max_tokens=512, new_tokens=128, save_every=100)}
+    batch=16, accumulate=1, steps=640, warmup=.1, weight_decay=.01, checkpointing=False, attention='eager', max_tokens=512, new_tokens=128, save_every=100)}
 
 # %% ../nbs/01d_train.ipynb #a6f51210
 SPECIAL = re.compile(r'<\|[a-z_]+\|>')
@@ -188,33 +188,16 @@ def fit_lengths(
     processor, # Processor of the model
     recipe:Recipe, # For `policy` and `max_tokens`
     quarantine=None # `data.Quarantine` that takes the rows that are too long
-) -> tuple: # (rows that fit, their lengths in tokens)
+) -> list: # Rows that fit
     "The rows of at most `recipe.max_tokens`; the others go to `quarantine`, or stop the run without one."
-    keep, lengths = [], []
+    keep = []
     for r in rows:
         n = row_tokens(r, processor, recipe.policy)
-        if n <= recipe.max_tokens: keep.append(r); lengths.append(n); continue
+        if n <= recipe.max_tokens: keep.append(r); continue
         reason = f'too long: {n} tokens; allowed are {recipe.max_tokens}, lower max_pixels or raise max_tokens'
         if quarantine is None: raise ValueError(f'row {r["id"]!r} {reason}')
         quarantine.add(r['id'], '', reason)
-    return keep, lengths
-
-# %% ../nbs/01d_train.ipynb #d9329069
-def reading_order(
-    lengths:list, # Length of each row, in tokens
-    recipe:Recipe, # For `batch`, `accumulate`, `steps` or `epochs`, and `seed`
-    pool:int=8 # Batches that are sorted together
-) -> np.ndarray: # Indices of the rows for the whole run, shape (rows read,)
-    "When each row is read: in every pass once, in a new order, beside rows of similar length."
-    rng, n, lengths = np.random.default_rng(recipe.seed), len(lengths), np.asarray(lengths)
-    want = recipe.steps*recipe.batch*recipe.accumulate or math.ceil(recipe.epochs*n)
-    passes, out = np.concatenate([rng.permutation(n) for _ in range(math.ceil(want/n))])[:want], []
-    for i in range(0, want, pool*recipe.batch):
-        part = passes[i:i + pool*recipe.batch]
-        part = part[np.argsort(lengths[part], kind='stable')]
-        whole = len(part)//recipe.batch*recipe.batch
-        out += [rng.permutation(part[:whole].reshape(-1, recipe.batch)).ravel(), part[whole:]]
-    return np.concatenate(out)
+    return keep
 
 # %% ../nbs/01d_train.ipynb #53041cde
 def gradients(
@@ -309,7 +292,7 @@ def trainer_args(
     bf16 = dev.dtype == torch.bfloat16 or dev.device == 'cpu' and core.cpu_bf16()
     return SFTConfig(
         output_dir=str(out), per_device_train_batch_size=recipe.batch, gradient_accumulation_steps=recipe.accumulate, max_steps=recipe.steps or -1,
-        num_train_epochs=1, train_sampling_strategy='sequential', lr_scheduler_type=recipe.schedule, warmup_steps=recipe.warmup, max_grad_norm=recipe.clip, seed=recipe.seed, data_seed=recipe.seed,
+        num_train_epochs=recipe.epochs, lr_scheduler_type=recipe.schedule, warmup_steps=recipe.warmup, max_grad_norm=recipe.clip, seed=recipe.seed, data_seed=recipe.seed,
         save_steps=recipe.save_every, save_total_limit=2, logging_steps=max(1, min(10, recipe.steps//20)) if recipe.steps else 10, gradient_checkpointing=recipe.checkpointing,
         gradient_checkpointing_kwargs=dict(use_reentrant=False), use_cpu=dev.device == 'cpu', bf16=bf16, fp16=dev.dtype == torch.float16,
         max_length=None, remove_unused_columns=False, dataset_kwargs=dict(skip_prepare_dataset=True), report_to='none', disable_tqdm=True)
@@ -353,13 +336,13 @@ def fit(
     from transformers import PrinterCallback
     core.seed_all(recipe.seed)
     model, processor = load(recipe.base, recipe.policy)
-    rows, lengths = fit_lengths(rows, processor, recipe, quarantine)
+    rows = fit_lengths(rows, processor, recipe, quarantine)
     if not rows: raise ValueError('no rows to train on; look at the quarantine')
     model.set_attn_implementation(recipe.attention)
     model = prepare(model, recipe.tuning)
     say(plan_table(plan(model, recipe.tuning)))
     trainer = part_trainer(recipe.tuning, recipe.weight_decay)(
-        model=model, args=trainer_args(recipe, ckpt), train_dataset=to_dataset(rows).select(reading_order(lengths, recipe)), data_collator=Collator(processor, recipe.policy, recipe.max_tokens),
+        model=model, args=trainer_args(recipe, ckpt), train_dataset=to_dataset(rows), data_collator=Collator(processor, recipe.policy, recipe.max_tokens),
         processing_class=processor, callbacks=[first_step_probe(recipe.tuning)])
     trainer.remove_callback(PrinterCallback)
     done = last_checkpoint(ckpt)

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['SEARCH', 'LETTER', 'FIELDS', 'KINDS', 'ORDER', 'LABEL', 'NOTHING', 'WANTED', 'SHAPES', 'WORDINGS', 'OTHERS',
-           'PRINTED_BESIDE', 'UPRIGHT', 'READ_LINE', 'TRAIN_LAYOUTS', 'TEST_LAYOUTS', 'WIDTHS', 'flatten_light',
-           'find_ink', 'page_skew', 'opened', 'closed', 'find_rules', 'clear_rules', 'part_lines', 'join_pieces',
-           'find_runs', 'link_runs', 'Sheet', 'read_sheet', 'cut_strip', 'page_strips', 'parse_answer', 'strip_of',
-           'strip_answer', 'share_out', 'fits', 'join_answers', 'page_row', 'value_line', 'label_line', 'drug_line',
-           'made_up_lines', 'strip_rows', 'font_split', 'draw_page', 'train_job', 'page_jobs', 'in_processes',
-           'predict', 'answer_text', 'reference', 'field_table', 'page_scores', 'train_pages', 'score_pages',
-           'own_rows', 'kept', 'base_table', 'policy_line', 'write_report', 'demo_sets', 'error_line', 'conclude',
-           'demo']
+           'INSURANCE', 'PRINTED_BESIDE', 'UPRIGHT', 'READ_LINE', 'TRAIN_LAYOUTS', 'TEST_LAYOUTS', 'WIDTHS',
+           'flatten_light', 'find_ink', 'page_skew', 'opened', 'closed', 'find_rules', 'clear_rules', 'part_lines',
+           'join_pieces', 'find_runs', 'link_runs', 'Sheet', 'read_sheet', 'cut_strip', 'page_strips', 'parse_answer',
+           'strip_of', 'strip_answer', 'share_out', 'fits', 'join_answers', 'page_row', 'value_line', 'label_line',
+           'drug_line', 'made_up_lines', 'strip_rows', 'font_split', 'draw_page', 'train_job', 'page_jobs',
+           'in_processes', 'predict', 'answer_text', 'reference', 'field_table', 'page_scores', 'train_pages',
+           'score_pages', 'own_rows', 'kept', 'base_table', 'policy_line', 'write_report', 'demo_sets', 'error_line',
+           'conclude', 'demo']
 
 # %% ../nbs/02_qwen_ocr.ipynb #bc34a485
 import random, re
@@ -392,8 +392,8 @@ WORDINGS = dict(patient_name='성명|환자명|이름|환자 성명|수진자', 
                 disease_codes='질병분류기호|상병기호|상병코드|진단코드|질병 분류기호')
 OTHERS = dict(inst_phone='전화|전화번호|TEL|연락처', inst_fax='팩스|팩스번호|FAX', department='진료과목|진료과', license_no='면허번호', institution_code='요양기관기호|기관번호', issue_no='교부번호|번호',
               doctor_name='처방의|담당의|의사 성명|처방 의료인', inst_name='의료기관|명칭|병원명', address='주소|소재지')
-PRINTED_BESIDE = ('[V]건강보험 [2]의료급여 [3]기타', '[1]건강보험 [V]의료급여 [3]산재보험', '[V]의료보험 [2]의료보호 [5]기타(  )', '[ ]의료급여 [V]기타', '(서명 또는 날인)', '※ 환자 요구시 기재하지 아니함',
-                  '제', '호', '면허종별 의사', '사용기간 3 일간', '귀하')
+INSURANCE = ('[V]건강보험 [2]의료급여 [3]기타', '[1]건강보험 [V]의료급여 [3]산재보험', '[V]의료보험 [2]의료보호 [5]기타(  )', '[ ]의료급여 [V]기타', '[1]의료보험 [2]의료보호 [3]산재보험', '①건강보험 ②의료급여')
+PRINTED_BESIDE = ('(서명 또는 날인)', '※ 환자 요구시 기재하지 아니함', '제', '호', '면허종별 의사', '사용기간 3 일간', '귀하')
 UPRIGHT = '환자의료기관처방인조제내역' # Letters of labels that run down the side of a table
 
 # %% ../nbs/02_qwen_ocr.ipynb #b10d16ee
@@ -410,7 +410,7 @@ def value_line(
         if name == 'disease_codes': cells += fields[name]; keys += [f'{name}.{i}' for i in range(len(fields[name]))]
         elif name == 'issue_date': cells.append(date_text(rng, fields[name])); keys.append(name)
         else: cells.append(fields[name]); keys += [name]*(name in WORDINGS)
-    return cells + [rng.choice(rng.choice((PRINTED_BESIDE, PRINTED)))]*(rng.random() < .4) + [rng.choice(UPRIGHT)]*(rng.random() < .1), keys
+    return cells + [rng.choice(rng.choice((INSURANCE, PRINTED_BESIDE, PRINTED)))]*(rng.random() < .45) + [rng.choice(UPRIGHT)]*(rng.random() < .1), keys
 
 # %% ../nbs/02_qwen_ocr.ipynb #4f17de2b
 def label_line(
@@ -418,7 +418,7 @@ def label_line(
 ) -> list: # Cells from left to right
     "Printed words of forms without any value."
     words = [w for v in (WORDINGS | OTHERS).values() for w in v.split('|')]
-    return [rng.choice(rng.choice((words, PRINTED, PRINTED_BESIDE, UPRIGHT))) for _ in range(rng.randrange(1, 6))]
+    return [rng.choice(rng.choice((words, PRINTED, PRINTED_BESIDE, INSURANCE, UPRIGHT))) for _ in range(rng.randrange(1, 6))]
 
 # %% ../nbs/02_qwen_ocr.ipynb #eb2be818
 def drug_line(
@@ -428,7 +428,8 @@ def drug_line(
     "One drug of the form as some clinic might print it."
     how = dict(dose=rng.choice(('unit', 'plain', 'two')), ml=rng.choice(('mL', 'ml', 'ML')), freq=rng.choice(('', '회')), days=rng.choice(('', '일')),
                strength_space=rng.random() < .6, edi=rng.random() < .2, inj_block=False)
-    d = rng.choice(fields['drugs'])
+    others = [d for d in fields['drugs'] if d['unit'] != '정']  # tablets are by far the most frequent
+    d = rng.choice(others if others and rng.random() < .6 else fields['drugs'])
     shown = print_drug(d, how)
     cells = [shown[k] for k in ('edi_code', 'drug_name', 'dose', 'freq', 'days') if shown[k]] + [shown['usage']]*(rng.random() < .6)
     return cells, [f'drugs.0.{k}' for k in ('drug_name', 'dose', 'freq', 'days')], dict(fields, drugs=[dict(d, unit=d['unit'] if how['dose'] == 'unit' else '')])

@@ -117,7 +117,7 @@ def choose_device(
 @cache
 def device()->Device: # The same object at every call
     "The device of this process, chosen at the first call."
-    os.environ.setdefault('ONEDNN_PRIMITIVE_CACHE_CAPACITY', '100')  # 1,024 compiled shapes, the library's default, take half a gigabyte
+    os.environ.setdefault('ONEDNN_PRIMITIVE_CACHE_CAPACITY', '100')  # read by oneDNN; see `cpu_bf16`
     import torch
     return choose_device(cuda_card(), torch.backends.mps.is_available(), env('MEDVLM_DEVICE'))
 
@@ -125,7 +125,7 @@ def device()->Device: # The same object at every call
 def cpu_bf16()->bool: # Whether products in bfloat16 are quicker than in float32
     "Whether this processor has instructions for bfloat16 (AVX-512 BF16 or AMX)."
     import torch
-    able = getattr(torch.cpu, 'get_capabilities', dict)()  # came with torch 2.10
+    able = getattr(torch.cpu, 'get_capabilities', dict)()  # older versions of torch lack it
     return bool(able.get('avx512_bf16') or able.get('amx_bf16'))
 
 # %% ../nbs/00_core.ipynb #6dc43f55

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['SPECIAL', 'ROLES', 'CHAT', 'WORDS', 'SEP', 'KS_SYLLABLES', 'FREQUENT', 'NUMBERS', 'CODES', 'DOSES', 'STRENGTHS',
            'PRINTED', 'DATES', 'ODD_FONTS', 'HELD_BACK', 'SIZES', 'STRETCH', 'ASK_READ', 'ASK_ECHO', 'ASK_PAIRS',
-           'ASK_VALUE', 'NONE', 'CURRICULUM', 'REFINE', 'FAMILIES', 'SMALL', 'PARTS', 'MODES', 'ImagePolicy',
-           'small_tokenizer', 'decode', 'small_config', 'small_processor', 'quick_patches', 'small_vlm', 'fill',
-           'hangul', 'cell_text', 'line_text', 'date_text', 'label_text', 'value_text', 'line_fonts', 'load_font',
-           'draw_cells', 'add_marks', 'wear', 'scale_line', 'stretch', 'draw_line', 'pairs_row', 'line_row',
-           'strip_patches', 'encode_line', 'line_batch', 'Stage', 'line_batches', 'stream', 'optimizers', 'train_step',
-           'swap_folder', 'save_small', 'pretrain', 'resolve', 'refuse_partial', 'load', 'Answer', 'generate_batch',
-           'generate', 'Part', 'Tuning', 'part_of', 'full_modules', 'lora_pattern', 'prepare', 'plan', 'plan_table',
-           'param_groups', 'base_hash', 'hash_of', 'save_bundle', 'check_arrived', 'load_bundle', 'read_lines',
-           'reading_scores', 'make_base']
+           'ASK_VALUE', 'NONE', 'CURRICULUM', 'REFINE', 'FAMILIES', 'SMALL', 'VIEWS', 'SURE', 'PARTS', 'MODES',
+           'ImagePolicy', 'small_tokenizer', 'decode', 'small_config', 'small_processor', 'quick_patches', 'small_vlm',
+           'fill', 'hangul', 'cell_text', 'line_text', 'date_text', 'label_text', 'value_text', 'line_fonts',
+           'load_font', 'draw_cells', 'add_marks', 'wear', 'scale_line', 'stretch', 'draw_line', 'pairs_row',
+           'line_row', 'strip_patches', 'encode_line', 'line_batch', 'Stage', 'line_batches', 'stream', 'optimizers',
+           'train_step', 'swap_folder', 'save_small', 'pretrain', 'resolve', 'refuse_partial', 'load', 'Answer',
+           'shifted', 'vote', 'generate_batch', 'generate', 'Part', 'Tuning', 'part_of', 'full_modules', 'lora_pattern',
+           'prepare', 'plan', 'plan_table', 'param_groups', 'base_hash', 'hash_of', 'save_bundle', 'check_arrived',
+           'load_bundle', 'read_lines', 'reading_scores', 'make_base']
 
 # %% ../nbs/01c_models.ipynb #8520e6ad
 import hashlib, io, json, math, random, re, shutil, subprocess, time, unicodedata
@@ -208,7 +208,7 @@ FREQUENT = ('가각간갈감강개거건검게격견결경계고곡골공과관�
             '혹혼홀화환활황회횟효후훈휴흉흡희히힐')
 NUMBERS = ('######-####### ######-#****** 20##-##-## 20##.##.## 20##/##/## 20##년_##월_##일 20##._#._##. 0#-###-#### 0##-####-#### #,### ###,### #.# ##.## # ## ### #### ###### '
            '######### ########## 제_####_호 제_######_호 20##-##-##_-_제_#####_호').split()
-CODES = '@## @## @### @#### @##.#'.split()
+CODES = '@## @## @### @#### @##.# @##.# @##.##'.split()
 DOSES = ('# ## #.## #.# 0.5 1.00 0.25 #정 #캡슐 #포 #mL ##mL #ml ##ml ##ML #g #회 #일 ##일 #방울 #정_#회_##일').split()
 STRENGTHS = '#mg ##mg ###mg ##.#mg #.#mg ##mcg ###mcg ##mL #g #% #.#% ###IU ##mg/mL #mg/#mL ###mg/##mg'.split()
 PRINTED = ('처방전 환자 성명 주민등록번호 의료기관 명칭 전화번호 팩스번호 e-mail주소 질병분류기호 질병 분류 기호 의료인의 면허종별 면허번호 처방 의약품의 1회 투약량 1일 투여횟수 총 투약일수 용법 교부번호 연월일 및 번호 '
@@ -246,11 +246,12 @@ def cell_text(
     if k < .7 - numbers:
         w = hangul(rng, rng.randrange(1, longest), rare)
         return rng.choice([w, w, w, w + fill(rng, rng.choice(STRENGTHS)), w + ' ' + fill(rng, rng.choice(STRENGTHS)), w + ' ' + hangul(rng, rng.randrange(1, 4))])
-    for limit, source in ((.7, NUMBERS), (.78, CODES), (.86, DOSES)):
-        if k < limit: return fill(rng, rng.choice(source))
+    if k < .7: return fill(rng, rng.choice(NUMBERS))
+    if k < .78: return fill(rng, rng.choice(CODES))
+    if k < .86: return fill(rng, rng.choice(DOSES))
     if k < .9: return rng.choice([str.lower, str.upper, str.title])(fill(rng, '@'*rng.randrange(1, 9)))
     w = rng.choice(PRINTED)
-    return rng.choice([w, w, f'({w})', f'※ {w}', w + ':', f'{w} : {hangul(rng, 3)}', w + ' ' + rng.choice(PRINTED)])
+    return rng.choice([w, w, f'({w})', f'※ {w}', f'[{rng.choice(" V123456")}]{w}', w + ':', f'{w} : {hangul(rng, 3)}', w + ' ' + rng.choice(PRINTED)])
 
 # %% ../nbs/01c_models.ipynb #1c6f0ec6
 def line_text(
@@ -264,7 +265,8 @@ def line_text(
     k = rng.random()
     if k < .2: return [cell(9)]
     if k < .4: return [rng.choice(PRINTED), cell(9)]
-    if k < .65: return [cell(7) for _ in range(rng.randrange(2, 5))]
+    if k < .58: return [cell(7) for _ in range(rng.randrange(2, 5))]
+    if k < .65: return [fill(rng, rng.choice(CODES)) for _ in range(rng.randrange(2, 7))]
     name = hangul(rng, rng.randrange(2, 11), shares.get('rare', .3)) + rng.choice(['정', '캡슐', '주', '시럽', '크림', '', '', ''])
     if rng.random() < .7: name += rng.choice(['', ' ']) + fill(rng, rng.choice(STRENGTHS))
     if rng.random() < .2: name = fill(rng, '######### ') + name
@@ -291,18 +293,20 @@ def label_text(
 def value_text(
     rng:random.Random, # Source of randomness
     **shares # `rare` and `numbers` of `cell_text`
-) -> tuple: # (text as printed, text as it is to be answered)
-    "A value as it may stand beside a label: a name, a number of a person, a date, a code, or anything; now and then nothing."
+) -> tuple: # (texts of the cells as printed, text as it is to be answered)
+    "A value as it may stand beside a label: a name, a number of a person, a date, one code or several, or anything; now and then nothing."
     k = rng.random()
-    if k < .12: return '', ''
+    if k < .12: return [], ''
     if k < .32:
         date = DATES[0].format(y=rng.randrange(1990, 2030), m=rng.randrange(1, 13), d=rng.randrange(1, 32))
-        return date_text(rng, date), date
-    if k < .52: text = fill(rng, rng.choice(NUMBERS[:2]))
-    elif k < .65: text = fill(rng, rng.choice(CODES))
-    elif k < .82: text = hangul(rng, rng.choice([2, 3, 3, 3, 4]), .1)
+        return [date_text(rng, date)], date
+    if k < .48:
+        codes = [fill(rng, rng.choice(CODES)) for _ in range(rng.choice((1, 1, 2, 2, 3, 4)))]
+        return codes if rng.random() < .5 else [rng.choice((', ', ',', ' ', '/')).join(codes)], ', '.join(codes)
+    if k < .66: text = fill(rng, rng.choice(NUMBERS[:2]))
+    elif k < .83: text = hangul(rng, rng.choice([2, 3, 3, 3, 4]), .1)
     else: text = cell_text(rng, 7, **shares)
-    return text, text
+    return [text], text
 
 # %% ../nbs/01c_models.ipynb #fbb4fde2
 ODD_FONTS = ('Mono', 'Black', 'Thin', 'Pen', 'pen', 'Brush', 'YetHangul', 'Yetgul', 'Shinmun', 'Jamo', 'Pilgi', 'Vada', 'Taza', 'Graphic', 'ExtraLight', 'UltraLight', 'DemiLight',
@@ -450,7 +454,7 @@ def pairs_row(
 ) -> tuple: # (question, strip array, answer)
     "One line of labels with values, to be read, listed, or searched for one label."
     found = [(label_text(rng), *value_text(rng, **shares)) for _ in range(rng.choice([1, 1, 2, 2, 3]))]
-    cells = [t for label, printed, _ in found for t in (label + rng.choice(['', '', ':', ' :']), printed) if t]
+    cells = [t for label, printed, _ in found for t in (label + rng.choice(['', '', ':', ' :']), *printed)]
     strip, task = draw_line(rng, cells, fonts), rng.random()
     if task < .3: return rng.choice(ASK_READ), strip, SEP.join(cells)
     values = dict((label, value) for label, _, value in reversed(found) if value)
@@ -717,27 +721,67 @@ class Answer:
     finish_reason:str # 'stop' or 'length'
     new_tokens:int # Tokens generated, the end token included
     seconds:float # Share of its batch's time, in seconds
+    sure:float=1. # Probability of its least certain token
 
 # %% ../nbs/01c_models.ipynb #39ded52e
+VIEWS = ((0, 0), (7, 1), (-5, -1)) # Shifts to the right and down, in pixels
+
+def shifted(
+    image:Image.Image, # Image on white
+    right:int, # Pixels to the right
+    down:int # Pixels down
+) -> Image.Image: # Of the same size; what leaves it is lost, and white comes in
+    "`image` moved on its paper."
+    out = Image.new(image.mode, image.size, 'white')
+    out.paste(image, (right, down))
+    return out
+
+def vote(
+    views:int, # Prompts of one question, one after the other
+    end:int # Id of the end token
+): # A `LogitsProcessor` for `generate`, whose `sure` is the least probability of a chosen token so far, shape (questions,)
+    "Gives all prompts of a question the mean of their log probabilities for the next token, so that they go on alike, and watches how probable the best one is."
+    import torch
+    from transformers import LogitsProcessor
+    class Vote(LogitsProcessor):
+        "Mean over views."
+        sure = None
+        def __call__(self, input_ids, scores):
+            mean = scores.float().log_softmax(-1).unflatten(0, (-1, views)).mean(1)
+            best, last = mean.amax(-1).exp(), input_ids[::views, -1]
+            if self.sure is None: self.sure, self.over = best, torch.zeros_like(last, dtype=torch.bool)
+            else:
+                self.over |= last == end
+                self.sure = torch.where(self.over, self.sure, torch.minimum(self.sure, best))
+            return mean.repeat_interleave(views, 0)
+    return Vote()
+
+# %% ../nbs/01c_models.ipynb #35222fdf
 def generate_batch(
     model, # Model
     processor, # Its processor
     texts:list, # Prompts with image placeholders, chat form applied
     images:list, # For each prompt the list of its PIL images
-    limit:int # Most new tokens
-) -> list: # Token ids of each answer, cut after the end token
+    limit:int, # Most new tokens
+    views:int=1 # Views of each image that answer together, see `VIEWS`
+) -> list: # For each prompt (token ids, cut after the end token; probability of the least certain one)
     "Greedy answers to one batch of prompts."
     import torch
     flat, want = [im for ims in images for im in ims], sum(t.count(processor.image_token) for t in texts)
     if len(flat) != want: raise ValueError(f'{want} image places in the prompts and {len(flat)} images; give each prompt its images in order')
+    if not 1 <= views <= len(VIEWS): raise ValueError(f'views={views}; allowed are 1 to {len(VIEWS)}')
+    if views > 1: texts, flat = [t for t in texts for _ in range(views)], [shifted(im, *v) for ims in images for v in VIEWS[:views] for im in ims]
     batch = processor(text=list(texts), images=flat or None, return_tensors='pt', padding=True).to(model.device)
     tok = processor.tokenizer
+    watch = vote(views, tok.eos_token_id)
     with torch.inference_mode():
-        out = model.generate(**batch, max_new_tokens=limit, do_sample=False, pad_token_id=tok.pad_token_id, eos_token_id=tok.eos_token_id)
-    new = out[:, batch['input_ids'].shape[1]:].tolist()
-    return [n[:n.index(tok.eos_token_id) + 1] if tok.eos_token_id in n else n for n in new]
+        out = model.generate(**batch, max_new_tokens=limit, do_sample=False, pad_token_id=tok.pad_token_id, eos_token_id=tok.eos_token_id, logits_processor=[watch])
+    new = out[::views, batch['input_ids'].shape[1]:].tolist()
+    return [(n[:n.index(tok.eos_token_id) + 1] if tok.eos_token_id in n else n, round(p, 4)) for n, p in zip(new, watch.sure.tolist())]
 
 # %% ../nbs/01c_models.ipynb #23b62524
+SURE = .8 # An answer with a less probable token is asked for again with all views
+
 def generate(
     model, # Model
     processor, # Its processor
@@ -745,17 +789,20 @@ def generate(
     images:list, # For each prompt the list of its PIL images
     ids:list=None, # Row ids; None numbers them
     limit:int=256, # Most new tokens
-    batch:int=64 # Prompts in a batch
+    batch:int=64, # Prompts in a batch, all views counted
+    views:int=1 # Views of each image for answers that are less than `SURE`, see `VIEWS`
 ) -> list: # `Answer`s in the order of `texts`
-    "Greedy answers to prompts, in batches of similar length."
+    "Greedy answers to prompts, in batches of similar length; uncertain ones once more with several views."
     ids, size = ids or [str(i) for i in range(len(texts))], lambda i: sum(im.width*im.height for im in images[i]) + len(texts[i])
-    order, out = sorted(range(len(texts)), key=size), [None]*len(texts)
-    for start in range(0, len(order), batch):
-        part, t = order[start:start + batch], time.perf_counter()
-        new = generate_batch(model, processor, [texts[i] for i in part], [images[i] for i in part], limit)
-        seconds, end = (time.perf_counter() - t)/len(part), processor.tokenizer.eos_token_id
-        for i, n in zip(part, new):
-            out[i] = Answer(ids[i], decode(processor.tokenizer, n), 'stop' if n and n[-1] == end else 'length', len(n), round(seconds, 4))
+    order, out, spent, end = sorted(range(len(texts)), key=size), [None]*len(texts), [0.]*len(texts), processor.tokenizer.eos_token_id
+    for v in sorted({1, views}):
+        doubtful = [i for i in order if v == 1 or out[i].sure < SURE]
+        for start in range(0, len(doubtful), step := max(1, batch//v)):
+            part, t = doubtful[start:start + step], time.perf_counter()
+            new = generate_batch(model, processor, [texts[i] for i in part], [images[i] for i in part], limit, v)
+            for i, (n, sure) in zip(part, new):
+                spent[i] += (time.perf_counter() - t)/len(part)
+                out[i] = Answer(ids[i], decode(processor.tokenizer, n), 'stop' if n and n[-1] == end else 'length', len(n), round(spent[i], 4), sure)
     return out
 
 # %% ../nbs/01c_models.ipynb #b49e6378

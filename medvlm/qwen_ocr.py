@@ -6,12 +6,12 @@
 __all__ = ['SEARCH', 'LETTER', 'FIELDS', 'KINDS', 'ORDER', 'LABEL', 'NOTHING', 'WANTED', 'SHAPES', 'WORDINGS', 'OTHERS',
            'INSURANCE', 'PRINTED_BESIDE', 'UPRIGHT', 'READ_LINE', 'TRAIN_LAYOUTS', 'TEST_LAYOUTS', 'WIDTHS',
            'flatten_light', 'find_ink', 'page_skew', 'opened', 'closed', 'find_rules', 'clear_rules', 'part_lines',
-           'join_pieces', 'find_runs', 'link_runs', 'Sheet', 'read_sheet', 'cut_strip', 'page_strips', 'parse_answer',
-           'strip_of', 'strip_answer', 'share_out', 'fits', 'join_answers', 'page_row', 'value_line', 'label_line',
-           'drug_line', 'made_up_lines', 'strip_rows', 'font_split', 'draw_page', 'train_job', 'page_jobs',
-           'in_processes', 'predict', 'answer_text', 'reference', 'field_table', 'page_scores', 'train_pages',
-           'score_pages', 'own_rows', 'kept', 'base_table', 'policy_line', 'write_report', 'demo_sets', 'error_line',
-           'conclude', 'demo']
+           'join_pieces', 'find_runs', 'link_runs', 'Sheet', 'read_sheet', 'print_height', 'cut_strip', 'page_strips',
+           'parse_answer', 'strip_of', 'strip_answer', 'share_out', 'fits', 'join_answers', 'page_row', 'value_line',
+           'label_line', 'drug_line', 'made_up_lines', 'strip_rows', 'font_split', 'draw_page', 'train_job',
+           'page_jobs', 'in_processes', 'predict', 'answer_text', 'reference', 'field_table', 'page_scores',
+           'train_pages', 'score_pages', 'own_rows', 'kept', 'base_table', 'policy_line', 'write_report', 'demo_sets',
+           'error_line', 'conclude', 'demo']
 
 # %% ../nbs/02_qwen_ocr.ipynb #bc34a485
 import random, re
@@ -244,6 +244,15 @@ def sample(self:Sheet,
     return np.where(self.rules[at[..., 1], at[..., 0]], 1., out)
 
 # %% ../nbs/02_qwen_ocr.ipynb #a883ce62
+def print_height(
+    line:list, # Boxes of one line
+    share:float=.85 # Share of the line's width that is at most so high
+) -> float: # Height in pixels
+    "The height of the print of `line`."
+    tall, wide = np.array(sorted((b[3] - b[1], b[2] - b[0]) for b in line)).T
+    return int(tall[np.searchsorted(np.cumsum(wide), share*wide.sum())])
+
+# %% ../nbs/02_qwen_ocr.ipynb #fa825d10
 def cut_strip(
     sheet:Sheet, # Page
     line:list, # Boxes of one line
@@ -253,11 +262,8 @@ def cut_strip(
     stretch:float=STRETCH # How much wider than the print, as in pretraining
 ) -> np.ndarray: # Grey strip, shape (28, 28·n), uint8
     "A line of the page as a strip, stretched in width, with the gaps between its runs closed to about one letter."
-    height_at = lambda share: tall[np.searchsorted(np.cumsum(wide), share*wide.sum())]
-    tall, wide = np.array(sorted((b[3] - b[1], b[2] - b[0]) for b in line)).T
-    line = [b for b in line if b[3] - b[1] < 1.3*max(b[2] - b[0], height_at(.5))]  # no letters of a label that runs down the side
-    tall, wide = np.array(sorted((b[3] - b[1], b[2] - b[0]) for b in line)).T
-    h = height_at(.85)
+    line = [b for b in line if b[3] - b[1] < 1.3*max(b[2] - b[0], print_height(line, .5))]  # no letters of a label that runs down the side
+    h = print_height(line)
     k, middle = ink/h, np.median([(b[1] + b[3])/2 for b in line if b[3] - b[1] > .6*h])
     top, bottom = min(b[1] for b in line) - .25*h, max(b[3] for b in line) + .25*h
     out, x, last, across = np.ones((height, 28*widest)), .3*h, None, k*stretch
@@ -392,7 +398,7 @@ WORDINGS = dict(patient_name='성명|환자명|이름|환자 성명|수진자', 
                 disease_codes='질병분류기호|상병기호|상병코드|진단코드|질병 분류기호')
 OTHERS = dict(inst_phone='전화|전화번호|TEL|연락처', inst_fax='팩스|팩스번호|FAX', department='진료과목|진료과', license_no='면허번호', institution_code='요양기관기호|기관번호', issue_no='교부번호|번호',
               doctor_name='처방의|담당의|의사 성명|처방 의료인', inst_name='의료기관|명칭|병원명', address='주소|소재지')
-INSURANCE = ('[V]건강보험 [2]의료급여 [3]기타', '[1]건강보험 [V]의료급여 [3]산재보험', '[V]의료보험 [2]의료보호 [5]기타(  )', '[ ]의료급여 [V]기타', '[1]의료보험 [2]의료보호 [3]산재보험', '①건강보험 ②의료급여')
+INSURANCE = ('[1]건강보험 [V]산재보험', '[1]의료급여 [V]자동차보험 [3]산재보험', '[V]의료보험 [2]의료보호 [5]기타(  )', '[ ]의료보호 [V]기타', '[1]의료보험 [2]의료보호 [3]산재보험', '①건강보험 ②의료급여')
 PRINTED_BESIDE = ('(서명 또는 날인)', '※ 환자 요구시 기재하지 아니함', '제', '호', '면허종별 의사', '사용기간 3 일간', '귀하')
 UPRIGHT = '환자의료기관처방인조제내역' # Letters of labels that run down the side of a table
 
@@ -407,8 +413,11 @@ def value_line(
     for name in rng.sample(names, min(len(names), rng.choice([1, 2, 2, 3, 3, 4]))):
         label = rng.choice((WORDINGS | OTHERS)[name].split('|'))
         if name.endswith('name') or rng.random() < .7: cells.append(label + rng.choice(['', ':', ' :']))
-        if name == 'disease_codes': cells += fields[name]; keys += [f'{name}.{i}' for i in range(len(fields[name]))]
+        if name == 'disease_codes':
+            cells += fields[name] if rng.random() < .7 else [rng.choice((', ', ',', ' ', '/')).join(fields[name])]
+            keys += [f'{name}.{i}' for i in range(len(fields[name]))]
         elif name == 'issue_date': cells.append(date_text(rng, fields[name])); keys.append(name)
+        elif name == 'license_no' and rng.random() < .5: cells += ['제', fields[name], '호']
         else: cells.append(fields[name]); keys += [name]*(name in WORDINGS)
     return cells + [rng.choice(rng.choice((INSURANCE, PRINTED_BESIDE, PRINTED)))]*(rng.random() < .45) + [rng.choice(UPRIGHT)]*(rng.random() < .1), keys
 
@@ -426,7 +435,7 @@ def drug_line(
     rng:random.Random # Source of randomness
 ) -> tuple: # (cells from left to right, keys, fields with the unit only where it is printed)
     "One drug of the form as some clinic might print it."
-    how = dict(dose=rng.choice(('unit', 'plain', 'two')), ml=rng.choice(('mL', 'ml', 'ML')), freq=rng.choice(('', '회')), days=rng.choice(('', '일')),
+    how = dict(dose=rng.choice(('unit', 'unit', 'plain', 'two')), ml=rng.choice(('mL', 'ml', 'ML')), freq=rng.choice(('', '회')), days=rng.choice(('', '일')),
                strength_space=rng.random() < .6, edi=rng.random() < .2, inj_block=False)
     others = [d for d in fields['drugs'] if d['unit'] != '정']  # tablets are by far the most frequent
     d = rng.choice(others if others and rng.random() < .6 else fields['drugs'])
@@ -447,8 +456,9 @@ def made_up_lines(
         fields, other = (values(1_000_000 + rng.randrange(1 << 30)) for _ in range(2))  # far from the seeds of any drawn form
         fields['disease_codes'] = list(dict.fromkeys(fields['disease_codes'] + other['disease_codes']))[:rng.randrange(1, 5)]
         kind = rng.random()
-        if kind < .3: cells, keys, fields = drug_line(fields, rng)
-        else: cells, keys = value_line(fields, rng) if kind < .92 else (label_line(rng), [])
+        if kind < .15: fields = dict(disease_codes=fields['disease_codes'])
+        if kind < .9: cells, keys, fields = drug_line(fields, rng) if kind > .6 else (*value_line(fields, rng), fields)
+        else: cells, keys = label_line(rng), []
         strip = draw_line(rng, cells, faces, SIZES[5:])
         if strip.shape[1] <= 28*longest: out.append((Image.fromarray(strip), strip_answer(keys, fields)))
     return out
@@ -459,7 +469,7 @@ READ_LINE = ASK_PAIRS # What is asked of a strip, whatever was asked of the page
 def strip_rows(
     page:dict, # Row with one page image
     train:bool=False, # True adds the answers, from `meta['boxes']`
-    empty:float=.2, # Share of strips without a value that is kept in training
+    empty:float=.5, # Share of strips without a value that is kept in training
     lines:int=40, # Made-up lines that are added in training
     faces:list=None, # Font files for these; None takes all packaged ones
     seed:int=0 # Seed of these choices
@@ -535,19 +545,19 @@ def predict(
     model, # Model
     processor, # Its processor
     pages:list, # Rows of pages
-    recipe:Recipe, # For `present` and `new_tokens`
+    recipe:Recipe, # For `present`, `new_tokens` and `views`
     parts:list=None, # For each page its rows of strips, if they are cut already
-    batch:int=96 # Prompts in a batch
+    batch:int=96 # Prompts in a batch, all views counted
 ) -> list: # One `models.Answer` for each page
     "The model's full reading of each page."
-    if recipe.present == 'page': return ask(model, processor, pages, recipe.new_tokens, batch)
+    if recipe.present == 'page': return ask(model, processor, pages, recipe.new_tokens, batch, recipe.views)
     parts = parts or [strip_rows(p) for p in pages]
-    answers = iter(ask(model, processor, [r for rows in parts for r in rows], recipe.new_tokens, batch))
+    answers = iter(ask(model, processor, [r for rows in parts for r in rows], recipe.new_tokens, batch, recipe.views))
     out = []
     for p, rows in zip(pages, parts):
         mine = [next(answers) for _ in rows]
         cut = any(a.finish_reason == 'length' for a in mine)
-        out.append(Answer(p['id'], join_answers([a.text for a in mine]), 'length' if cut else 'stop', sum(a.new_tokens for a in mine), round(sum(a.seconds for a in mine), 3)))
+        out.append(Answer(p['id'], join_answers([a.text for a in mine]), 'length' if cut else 'stop', sum(a.new_tokens for a in mine), round(sum(a.seconds for a in mine), 3), min((a.sure for a in mine), default=1.)))
     return out
 
 # %% ../nbs/02_qwen_ocr.ipynb #73cc3624
@@ -602,7 +612,7 @@ def score_pages(
     model, # Model
     processor, # Its processor
     pages:list, # Rows of pages with references
-    recipe:Recipe, # For `present` and `new_tokens`
+    recipe:Recipe, # For `present`, `new_tokens` and `views`
     run:core.Run, # Run folder; answers are kept in `answers_<name>.jsonl`
     parts:list=None # Passed to `predict`
 ) -> tuple: # (answers, rows of `eval.compare`)
@@ -634,7 +644,7 @@ def kept(
     if not path.exists(): return None
     rows = core.load_jsonl(path)
     if [r['id'] for r in rows] != [p['id'] for p in pages]: return None
-    return [Answer(**{k: r[k] for k in ('id', 'text', 'finish_reason', 'new_tokens', 'seconds')}) for r in rows]
+    return [Answer(**{k: r[k] for k in Answer.__dataclass_fields__}) for r in rows]
 
 # %% ../nbs/02_qwen_ocr.ipynb #86048ebc
 def base_table(
@@ -690,7 +700,7 @@ def demo_sets(
     "The demo's training strips and test pages: other seeds, other fonts, and one layout that is only in the test."
     train_fonts, test_fonts = font_split()
     taught = sum(in_processes(train_job, page_jobs(pages[0], 10_000, TRAIN_LAYOUTS, train_fonts), workers), [])
-    return taught, in_processes(draw_page, page_jobs(pages[1], 90_000, TEST_LAYOUTS, test_fonts, worst=1), workers)
+    return taught, in_processes(draw_page, page_jobs(pages[1], 95_000, TEST_LAYOUTS, test_fonts, worst=1), workers)
 
 # %% ../nbs/02_qwen_ocr.ipynb #7e3b4e76
 def error_line(

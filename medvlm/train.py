@@ -16,7 +16,7 @@ import numpy as np
 import tomli_w
 from . import core
 from .data import open_image, to_dataset
-from .models import PARTS, ImagePolicy, Part, Tuning, generate, load, param_groups, part_of, plan, plan_table, prepare, save_bundle
+from .models import PARTS, VIEWS, ImagePolicy, Part, Tuning, generate, load, param_groups, part_of, plan, plan_table, prepare, save_bundle
 
 # %% ../nbs/01d_train.ipynb #215ca0ff
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Recipe:
     attention:str = 'sdpa' # Attention of `transformers` in training, e.g. 'sdpa', 'eager', 'flash_attention_2'
     max_tokens:int = 8192 # Longest row, prompt and answers, in tokens; longer rows are refused
     new_tokens:int = 1024 # Most tokens of an answer
+    views:int = 1 # Views of each image for uncertain answers, see `models.VIEWS`
     save_every:int = 100 # Steps between checkpoints
     seed:int = 42 # Seed of order, dropout and new weights
 
@@ -46,6 +47,7 @@ class Recipe:
         if self.present not in ('page', 'strips'): raise ValueError(f"present={self.present!r}; allowed are 'page' and 'strips'")
         low = [n for n in ('batch', 'accumulate', 'save_every', 'new_tokens', 'max_tokens') if getattr(self, n) < 1]
         if low or (self.steps <= 0 and self.epochs <= 0): raise ValueError(f'{low or ["steps", "epochs"]}: must be at least 1 (steps or epochs above 0)')
+        if not 1 <= self.views <= len(VIEWS): raise ValueError(f'views={self.views}; allowed are 1 to {len(VIEWS)}')
         if not 0 <= self.warmup < 1: raise ValueError(f'warmup={self.warmup}; allowed is a share from 0 to below 1, e.g. 0.03')
 
 # %% ../nbs/01d_train.ipynb #0696506a
@@ -92,7 +94,7 @@ def load_recipe(
 RECIPES = {'ocr_7b': Recipe(), 'ocr_7b_small': Recipe(
     name='ocr_7b_small', base='small', present='strips', policy=ImagePolicy(28*28, 96*28*28),
     tuning=Tuning(vision=Part('full', 7e-4), merger=Part('full', 1.3e-3), llm=Part('lora', 5e-3, r=32, alpha=64, dropout=0.)),
-    batch=16, accumulate=1, steps=640, warmup=.1, weight_decay=.01, checkpointing=False, attention='eager', max_tokens=512, new_tokens=128, save_every=100)}
+    batch=16, accumulate=1, steps=640, warmup=.1, weight_decay=.01, checkpointing=False, attention='eager', max_tokens=512, new_tokens=128, views=3, save_every=100)}
 
 # %% ../nbs/01d_train.ipynb #a6f51210
 SPECIAL = re.compile(r'<\|[a-z_]+\|>')
@@ -387,8 +389,9 @@ def ask(
     processor, # Its processor, with the bundle's image policy
     rows:list, # Rows
     limit:int=256, # Most new tokens
-    batch:int=64 # Rows in a batch
+    batch:int=64, # Rows in a batch, all views counted
+    views:int=1 # Views of each image for uncertain answers, see `models.VIEWS`
 ) -> list: # `models.Answer`s in the order of `rows`
     "Greedy answers to the last question of each row."
     texts = [chat_text(processor, question_of(r), ask=True) for r in rows]
-    return generate(model, processor, texts, [[open_image(im) for im in r['images']] for r in rows], [r['id'] for r in rows], limit, batch)
+    return generate(model, processor, texts, [[open_image(im) for im in r['images']] for r in rows], [r['id'] for r in rows], limit, batch, views)

@@ -129,7 +129,8 @@ def test_outputs_say_nothing_of_the_machine(path):
 def test_notebook_opens_in_colab_and_installs_itself(path):
     text = path.read_text(encoding='utf-8')
     assert f'colab.research.google.com/github/medvlm/medvlm/blob/main/nbs/{path.name}' in text
-    assert 'https://github.com/medvlm/medvlm\\"' in text and 'pip' in text
+    assert r'\"git\", \"clone\", \"-q\", \"https://github.com/medvlm/medvlm\"' in text
+    assert r'\"-m\", \"pip\", \"install\"' in text
 
 
 def test_import_is_light():

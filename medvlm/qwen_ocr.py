@@ -26,7 +26,7 @@ from fastcore.basics import patch
 from . import core, eval as ev
 from .data import Quarantine, assistant, check_row, open_image, read_llava, user
 from .forms import LAYOUTS, degrade, draw, fonts, form_row, named, print_drug, values, word_list
-from .models import ASK_PAIRS, PRINTED, SIZES, STRETCH, Answer, date_text, draw_line, load, load_bundle
+from .models import ASK_PAIRS, PRINTED, SIZES, STRETCH, Answer, date_text, draw_line, fill, load, load_bundle
 from .train import RECIPES, Recipe, ask, fit, loss_curve, question_of
 
 # %% ../nbs/02_qwen_ocr.ipynb #9e8d8446
@@ -261,19 +261,22 @@ def cut_strip(
     widest:int=84, # Longest strip, in tokens of 28 pixels; the rest is cut off
     stretch:float=STRETCH # How much wider than the print, as in pretraining
 ) -> np.ndarray: # Grey strip, shape (28, 28·n), uint8
-    "A line of the page as a strip, stretched in width, with the gaps between its runs closed to about one letter."
+    "A line of the page as a strip, stretched in width, with the gaps between its runs closed to about one letter and each run that stands apart set on the common line."
     line = [b for b in line if b[3] - b[1] < 1.3*max(b[2] - b[0], print_height(line, .5))]  # no letters of a label that runs down the side
     h = print_height(line)
     k, middle = ink/h, np.median([(b[1] + b[3])/2 for b in line if b[3] - b[1] > .6*h])
     top, bottom = min(b[1] for b in line) - .25*h, max(b[3] for b in line) + .25*h
     out, x, last, across = np.ones((height, 28*widest)), .3*h, None, k*stretch
-    ys = (np.arange(height) + .5 - height/2)/k + middle
     for b in line:
+        off = (b[1] + b[3])/2 - middle
+        lone = .12*h < abs(off) and b[3] - b[1] > .6*h  # a cell a little above or below the others
+        ys = (np.arange(height) + .5 - height/2)/k + middle + lone*off
+        first, end = (b[1] - .25*h, b[3] + .25*h) if lone else (top, bottom)
         x += 0 if last is None else min(b[0] - last, 1.2*h)
         left, right = max(0, int((x - .14*h)*across)), min(int((x + b[2] - b[0] + .14*h)*across) + 1, out.shape[1])
         if right <= left: break
         piece = sheet.sample((np.arange(left, right) + .5)/across - x + b[0], ys)
-        piece[(ys < top) | (ys > bottom)] = 1
+        piece[(ys < first) | (ys > end)] = 1
         out[:, left:right] = np.minimum(out[:, left:right], piece)
         x, last = x + b[2] - b[0], b[2]
     out = out[:, :28*max(1, min(widest, int(np.ceil((x + .25*h)*across/28))))]
@@ -373,15 +376,17 @@ def fits(
     return key not in SHAPES or bool(values) and all(SHAPES[key].fullmatch(v) for v in (values if isinstance(values, list) else [values]))
 
 def join_answers(
-    texts:list # Answers of a page's strips, from top to bottom
+    texts:list, # Answers of a page's strips, from top to bottom
+    sure:list=None # How sure each of them is, see `models.Answer`; None takes all as equal
 ) -> str: # The page's answer; empty when no strip had one
-    "One answer of a page from those of its strips; where several claim one field, the first of the right shape."
-    lines = [l for t in texts for l in map(str.strip, t.split('\n')) if LABEL.match(l) and not l.endswith(NOTHING)]
+    "One answer of a page from those of its strips; where several claim one field, the surest of the right shape, and the first of equals."
+    found = [(l, p) for t, p in zip(texts, sure or [1.]*len(texts)) for l in map(str.strip, t.split('\n')) if LABEL.match(l) and not l.endswith(f': {NOTHING}')]
+    lines = [l for l, _ in found]
     rank = lambda l: min(ORDER.index(FIELDS[LABEL.match(l)[1]]), ORDER.index('drug_name'))
     codes = [c for l in lines if rank(l) == ORDER.index('disease_codes') for c in (parse_answer(l) or {}).get('disease_codes', [])]
     codes = list(dict.fromkeys([c for c in codes if SHAPES['disease_codes'].fullmatch(c)] or codes))
-    first = {r: l for l in sorted(reversed(lines), key=fits) if (r := rank(l)) < ORDER.index('disease_codes')}
-    return '\n'.join([first[r] for r in sorted(first)] + [f'疾病编码{chr(65 + i)}: {c}' for i, c in enumerate(codes)] + [l for l in lines if rank(l) == ORDER.index('drug_name')])
+    best = {r: l for l, p in sorted(reversed(found), key=lambda f: (fits(f[0]), f[1])) if (r := rank(l)) < ORDER.index('disease_codes')}
+    return '\n'.join([best[r] for r in sorted(best)] + [f'疾病编码{chr(65 + i)}: {c}' for i, c in enumerate(codes)] + [l for l in lines if rank(l) == ORDER.index('drug_name')])
 
 # %% ../nbs/02_qwen_ocr.ipynb #1344903b
 def page_row(
@@ -454,7 +459,8 @@ def made_up_lines(
     out = []
     while len(out) < n:
         fields, other = (values(1_000_000 + rng.randrange(1 << 30)) for _ in range(2))  # far from the seeds of any drawn form
-        fields['disease_codes'] = list(dict.fromkeys(fields['disease_codes'] + other['disease_codes']))[:rng.randrange(1, 5)]
+        codes = list(dict.fromkeys(fields['disease_codes'] + other['disease_codes']))[:rng.randrange(1, 5)]
+        fields['disease_codes'] = [c if rng.random() < .6 else fill(rng, '@' + '#'*rng.randrange(2, 5)) for c in codes]  # no code is to be guessed from the first letters
         kind = rng.random()
         if kind < .15: fields = dict(disease_codes=fields['disease_codes'])
         if kind < .9: cells, keys, fields = drug_line(fields, rng) if kind > .6 else (*value_line(fields, rng), fields)
@@ -557,7 +563,7 @@ def predict(
     for p, rows in zip(pages, parts):
         mine = [next(answers) for _ in rows]
         cut = any(a.finish_reason == 'length' for a in mine)
-        out.append(Answer(p['id'], join_answers([a.text for a in mine]), 'length' if cut else 'stop', sum(a.new_tokens for a in mine), round(sum(a.seconds for a in mine), 3), min((a.sure for a in mine), default=1.)))
+        out.append(Answer(p['id'], join_answers([a.text for a in mine], [a.sure for a in mine]), 'length' if cut else 'stop', sum(a.new_tokens for a in mine), round(sum(a.seconds for a in mine), 3), min((a.sure for a in mine), default=1.)))
     return out
 
 # %% ../nbs/02_qwen_ocr.ipynb #73cc3624

@@ -533,7 +533,7 @@ class Stage:
     pairs:float=0. # Share of lines with labels and values
 
 CURRICULUM = (Stage(.1, (1, 0, 0)), Stage(.25, (.5, .5, 0)), Stage(.4, (.25, .5, .25)), Stage(1., (.15, .35, .5)))
-REFINE = (Stage(1., (.1, .35, .55), rare=.16, numbers=.3, pairs=.35),)
+REFINE = (Stage(1., (.1, .35, .55), rare=.16, numbers=.3, pairs=.5),)
 
 # %% ../nbs/01c_models.ipynb #f210606f
 def line_batches(
@@ -780,7 +780,7 @@ def generate_batch(
     return [(n[:n.index(tok.eos_token_id) + 1] if tok.eos_token_id in n else n, round(p, 4)) for n, p in zip(new, watch.sure.tolist())]
 
 # %% ../nbs/01c_models.ipynb #23b62524
-SURE = .8 # An answer with a less probable token is asked for again with all views
+SURE = .7 # An answer with a less probable token is asked for again with all views
 
 def generate(
     model, # Model
@@ -1038,12 +1038,12 @@ def reading_scores(
 # %% ../nbs/01c_models.ipynb #b8523df5
 def make_base(
     out='data_samples/small_vlm', # Folder of the base
-    steps:int=0, # Steps of each cycle; 0 takes 14,000 and 20,500
+    steps:int=0, # Steps of each cycle; 0 takes 14,000 and 27,000
     **kw # Passed to `pretrain`
 ) -> dict: # Scores, also written to `pretrain.json`
     "Pretrains a small base in two cycles, scores it on fonts it has not seen and writes both to `out`."
     pretrain(steps or 14_000, out, **kw)
-    pretrain(steps or 20_500, out, start=out, lr=2e-3, seed=3, curriculum=REFINE, **{k: v for k, v in kw.items() if k in ('batch', 'fonts', 'every')})
+    pretrain(steps or 27_000, out, start=out, lr=2e-3, seed=3, curriculum=REFINE, **{k: v for k, v in kw.items() if k in ('batch', 'fonts', 'every')})
     model, processor = load(str(out), place='cpu')
     info = core.load_json(Path(out)/'pretrain.json')
     info['scores'] = reading_scores(model, processor, n=20 if 0 < steps < 1000 else 200)

@@ -444,6 +444,7 @@ def drug_line(
                strength_space=rng.random() < .6, edi=rng.random() < .2, inj_block=False)
     others = [d for d in fields['drugs'] if d['unit'] != '정']  # tablets are by far the most frequent
     d = rng.choice(others if others and rng.random() < .6 else fields['drugs'])
+    if rng.random() < .3: d = dict(d, unit=rng.choice(list(word_list('words')['zh']['units'])))
     shown = print_drug(d, how)
     cells = [shown[k] for k in ('edi_code', 'drug_name', 'dose', 'freq', 'days') if shown[k]] + [shown['usage']]*(rng.random() < .6)
     return cells, [f'drugs.0.{k}' for k in ('drug_name', 'dose', 'freq', 'days')], dict(fields, drugs=[dict(d, unit=d['unit'] if how['dose'] == 'unit' else '')])

@@ -513,7 +513,7 @@ def store_image(
     if isinstance(x, str) and not re.search('[\ud800-\udfff]', x): return {'path':x, 'bytes':None}
     if isinstance(x, str): x = read_bytes(x)  # a name in raw cp949 bytes has no place in Arrow or JSON
     if isinstance(x, bytes): return {'path':None, 'bytes':x}
-    to_rgb(x).save(b := BytesIO(), 'PNG', compress_level=1)
+    (x if x.mode == 'L' else to_rgb(x)).save(b := BytesIO(), 'PNG', compress_level=1)
     return {'path':None, 'bytes':b.getvalue()}
 
 # %% ../nbs/00_data.ipynb #44337f4c

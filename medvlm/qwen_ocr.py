@@ -401,7 +401,7 @@ def page_row(
 # %% ../nbs/02_qwen_ocr.ipynb #e5b866d2
 WORDINGS = dict(patient_name='성명|환자명|이름|환자 성명|수진자', patient_rrn='주민등록번호|주민번호|등록번호', issue_date='교부일|처방일|발행일|연월일|교부 연월일|처방일자',
                 disease_codes='질병분류기호|상병기호|상병코드|진단코드|질병 분류기호')
-OTHERS = dict(inst_phone='전화|전화번호|TEL|연락처', inst_fax='팩스|팩스번호|FAX', department='진료과목|진료과', license_no='면허번호', institution_code='요양기관기호|기관번호', issue_no='교부번호|번호',
+OTHERS = dict(inst_phone='전화|전화번호|TEL|연락처', inst_fax='팩스|팩스번호|FAX', department='진료과목|진료과', license_no='면허번호', license_type='면허종별', institution_code='요양기관기호|기관번호', issue_no='교부번호|번호',
               doctor_name='처방의|담당의|의사 성명|처방 의료인', inst_name='의료기관|명칭|병원명', address='주소|소재지')
 INSURANCE = ('[1]건강보험 [V]산재보험', '[1]의료급여 [V]자동차보험 [3]산재보험', '[V]의료보험 [2]의료보호 [5]기타(  )', '[ ]의료보호 [V]기타', '[1]의료보험 [2]의료보호 [3]산재보험', '①건강보험 ②의료급여')
 PRINTED_BESIDE = ('(서명 또는 날인)', '※ 환자 요구시 기재하지 아니함', '제', '호', '면허종별 의사', '사용기간 3 일간', '귀하')
@@ -413,7 +413,8 @@ def value_line(
     rng:random.Random # Source of randomness
 ) -> tuple: # (cells from left to right, keys of the wanted values among them)
     "One to four values in any order, most with some label, and now and then other print beside them."
-    cells, keys = [rng.choice(UPRIGHT)]*(rng.random() < .2), []
+    beside = lambda share: [rng.choice(rng.choice((INSURANCE, PRINTED_BESIDE, PRINTED, UPRIGHT))) for _ in range(rng.choice((1, 1, 2, 3)))] if rng.random() < share else []
+    cells, keys = beside(.25), []
     names = [k for k in (WORDINGS if rng.random() < .6 else [*WORDINGS, *OTHERS]) if fields.get(k)]
     for name in rng.sample(names, min(len(names), rng.choice([1, 2, 2, 3, 3, 4]))):
         label = rng.choice((WORDINGS | OTHERS)[name].split('|'))
@@ -424,7 +425,7 @@ def value_line(
         elif name == 'issue_date': cells.append(date_text(rng, fields[name])); keys.append(name)
         elif name == 'license_no' and rng.random() < .5: cells += ['제', fields[name], '호']
         else: cells.append(fields[name]); keys += [name]*(name in WORDINGS)
-    return cells + [rng.choice(rng.choice((INSURANCE, PRINTED_BESIDE, PRINTED)))]*(rng.random() < .45) + [rng.choice(UPRIGHT)]*(rng.random() < .1), keys
+    return cells + beside(.5), keys
 
 # %% ../nbs/02_qwen_ocr.ipynb #4f17de2b
 def label_line(
@@ -461,9 +462,9 @@ def made_up_lines(
     while len(out) < n:
         fields, other = (values(1_000_000 + rng.randrange(1 << 30)) for _ in range(2))  # far from the seeds of any drawn form
         codes = list(dict.fromkeys(fields['disease_codes'] + other['disease_codes']))[:rng.randrange(1, 5)]
-        fields['disease_codes'] = [c if rng.random() < .6 else fill(rng, '@' + '#'*rng.randrange(2, 5)) for c in codes]  # no code is to be guessed from the first letters
+        fields['disease_codes'] = [c if rng.random() < .8 else fill(rng, '@' + '#'*rng.randrange(2, 5)) for c in codes]  # no code is to be guessed from the first letters
         kind = rng.random()
-        if kind < .15: fields = dict(disease_codes=fields['disease_codes'])
+        if kind < .15: fields = {k: fields[k] for k in ('disease_codes', *rng.sample([*OTHERS], 2)) if fields.get(k)}
         if kind < .9: cells, keys, fields = drug_line(fields, rng) if kind > .6 else (*value_line(fields, rng), fields)
         else: cells, keys = label_line(rng), []
         strip = draw_line(rng, cells, faces, SIZES[5:])

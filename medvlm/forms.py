@@ -548,7 +548,7 @@ def degrade(
     if 'shadow' in effects: image = shade(rng, image, .1*severity*rng.uniform(.5, 1))
     if 'blur' in effects:
         sigma = .3*severity*rng.uniform(.6, 1)*image.width/1191
-        image = image.filter(ImageFilter.BoxBlur((math.sqrt(12*sigma**2 + 1) - 1)/2)) # of the same variance, and twice as fast as a Gaussian
+        image = image.filter(ImageFilter.BoxBlur((math.sqrt(12*sigma**2 + 1) - 1)/2)) # of the variance of a Gaussian, in about half its time
     if 'jpeg' in effects: image = recompress(image, round(92 - 13*severity*rng.uniform(.8, 1)))
     return replace(form, image=image.convert('RGB'), boxes=boxes)
 

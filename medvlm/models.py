@@ -721,7 +721,7 @@ class Answer:
     finish_reason:str # 'stop' or 'length'
     new_tokens:int # Tokens generated, the end token included
     seconds:float # Share of its batch's time, in seconds
-    sure:float=1. # Probability of its least certain token
+    sure:float=1. # Probability of its least certain token; of several views the geometric mean of theirs
 
 # %% ../nbs/01c_models.ipynb #39ded52e
 VIEWS = ((0, 0), (7, 1), (-5, -1)) # Shifts to the right and down, in pixels
@@ -800,8 +800,9 @@ def generate(
         for start in range(0, len(doubtful), step := max(1, batch//v)):
             part, t = doubtful[start:start + step], time.perf_counter()
             new = generate_batch(model, processor, [texts[i] for i in part], [images[i] for i in part], limit, v)
+            seconds = (time.perf_counter() - t)/len(part)
             for i, (n, sure) in zip(part, new):
-                spent[i] += (time.perf_counter() - t)/len(part)
+                spent[i] += seconds
                 out[i] = Answer(ids[i], decode(processor.tokenizer, n), 'stop' if n and n[-1] == end else 'length', len(n), round(spent[i], 4), sure)
     return out
 

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['SPECIAL', 'ROLES', 'CHAT', 'WORDS', 'SEP', 'KS_SYLLABLES', 'FREQUENT', 'NUMBERS', 'CODES', 'DOSES', 'STRENGTHS',
            'PRINTED', 'DATES', 'ODD_FONTS', 'HELD_BACK', 'SIZES', 'STRETCH', 'ASK_READ', 'ASK_ECHO', 'ASK_PAIRS',
-           'ASK_VALUE', 'NONE', 'CURRICULUM', 'REFINE', 'FAMILIES', 'SMALL', 'VIEWS', 'SURE', 'PARTS', 'MODES',
-           'ImagePolicy', 'small_tokenizer', 'decode', 'small_config', 'small_processor', 'quick_patches', 'small_vlm',
-           'fill', 'hangul', 'cell_text', 'line_text', 'date_text', 'label_text', 'value_text', 'line_fonts',
-           'load_font', 'draw_cells', 'add_marks', 'wear', 'scale_line', 'stretch', 'draw_line', 'pairs_row',
-           'line_row', 'strip_patches', 'encode_line', 'line_batch', 'Stage', 'line_batches', 'stream', 'optimizers',
-           'train_step', 'swap_folder', 'save_small', 'pretrain', 'resolve', 'refuse_partial', 'load', 'Answer',
-           'shifted', 'vote', 'generate_batch', 'generate', 'Part', 'Tuning', 'part_of', 'full_modules', 'lora_pattern',
-           'prepare', 'plan', 'plan_table', 'param_groups', 'base_hash', 'hash_of', 'save_bundle', 'check_arrived',
-           'load_bundle', 'read_lines', 'reading_scores', 'make_base']
+           'ASK_VALUE', 'NONE', 'SHAPED', 'CURRICULUM', 'REFINE', 'FAMILIES', 'SMALL', 'VIEWS', 'SURE', 'PARTS',
+           'MODES', 'ImagePolicy', 'small_tokenizer', 'decode', 'small_config', 'small_processor', 'quick_patches',
+           'small_vlm', 'fill', 'hangul', 'cell_text', 'line_text', 'date_text', 'label_text', 'value_text',
+           'line_fonts', 'load_font', 'draw_cells', 'add_marks', 'wear', 'scale_line', 'stretch', 'draw_line',
+           'pairs_row', 'line_row', 'strip_patches', 'encode_line', 'line_batch', 'Stage', 'line_batches', 'stream',
+           'optimizers', 'train_step', 'swap_folder', 'save_small', 'pretrain', 'resolve', 'refuse_partial', 'load',
+           'Answer', 'shifted', 'vote', 'generate_batch', 'generate', 'Part', 'Tuning', 'part_of', 'full_modules',
+           'lora_pattern', 'prepare', 'plan', 'plan_table', 'param_groups', 'base_hash', 'hash_of', 'save_bundle',
+           'check_arrived', 'load_bundle', 'read_lines', 'reading_scores', 'make_base']
 
 # %% ../nbs/01c_models.ipynb #8520e6ad
 import hashlib, io, json, math, random, re, shutil, subprocess, time, unicodedata
@@ -208,8 +208,8 @@ FREQUENT = ('가각간갈감강개거건검게격견결경계고곡골공과관�
             '혹혼홀화환활황회횟효후훈휴흉흡희히힐')
 NUMBERS = ('######-####### ######-#****** 20##-##-## 20##.##.## 20##/##/## 20##년_##월_##일 20##._#._##. 0#-###-#### 0##-####-#### #,### ###,### #.# ##.## # ## ### #### ###### '
            '######### ########## 제_####_호 제_######_호 20##-##-##_-_제_#####_호').split()
-CODES = '@## @## @### @#### @##.# @##.# @##.##'.split()
-DOSES = ('# ## #.## #.# 0.5 1.00 0.25 #정 #캡슐 #포 #mL ##mL #ml ##ml ##ML #g #회 #일 ##일 #방울 #정_#회_##일').split()
+CODES = '@## @## @### @#### @#### @##.# @##.# @##.##'.split()
+DOSES = ('# ## #.## #.# 0.5 1.00 0.25 #정 #캡슐 #포 #mL ##mL #ml ##ml ##ML #g #회 #일 ##일 #방울 #앰플 #바이알 #매 #개 #정_#회_##일').split()
 STRENGTHS = '#mg ##mg ###mg ##.#mg #.#mg ##mcg ###mcg ##mL #g #% #.#% ###IU ##mg/mL #mg/#mL ###mg/##mg'.split()
 PRINTED = ('처방전 환자 성명 주민등록번호 의료기관 명칭 전화번호 팩스번호 e-mail주소 질병분류기호 질병 분류 기호 의료인의 면허종별 면허번호 처방 의약품의 1회 투약량 1일 투여횟수 총 투약일수 용법 교부번호 연월일 및 번호 '
            '의료보험 건강보험 의료급여 의료보호 산재보험 자동차보험 기타 요양기관기호 사용기간 교부일부터 일간 매식(전,간,후) 식후30분 식전 식후 취침전 조제시 참고사항 주사제 처방내역 원내조제 원외처방 의약품 조제내역 조제기관의 조제약사 '
@@ -300,10 +300,10 @@ def value_text(
     if k < .32:
         date = DATES[0].format(y=rng.randrange(1990, 2030), m=rng.randrange(1, 13), d=rng.randrange(1, 32))
         return [date_text(rng, date)], date
-    if k < .48:
-        codes = [fill(rng, rng.choice(CODES)) for _ in range(rng.choice((1, 1, 2, 2, 3, 4)))]
-        return codes if rng.random() < .5 else [rng.choice((', ', ',', ' ', '/')).join(codes)], ', '.join(codes)
-    if k < .66: text = fill(rng, rng.choice(NUMBERS[:2]))
+    if k < .52:
+        codes = [fill(rng, rng.choice(CODES)) for _ in range(rng.choice((1, 1, 2, 3, 4)))]
+        return codes if rng.random() < .5 else [rng.choice((', ', ',', ' ', '/')).join(codes)], SEP.join(codes)
+    if k < .68: text = fill(rng, rng.choice(NUMBERS[:2]))
     elif k < .83: text = hangul(rng, rng.choice([2, 3, 3, 3, 4]), .1)
     else: text = cell_text(rng, 7, **shares)
     return [text], text
@@ -446,20 +446,23 @@ def draw_line(
 ASK_READ = ('읽기', '이 줄을 읽어 줘', '请读这一行。', 'read')
 ASK_ECHO = ('따라 쓰기: ', 'echo: ')
 ASK_PAIRS, ASK_VALUE, NONE = '항목', '찾기: ', '无'
+SHAPED = re.compile(r'\d{4}-\d\d-\d\d|\d{6}-[\d*]{7}|[A-Z]\d\d[\d.]*( \| [A-Z]\d\d[\d.]*)*') # Dates, numbers of persons, codes: values that are known without a label
 
 def pairs_row(
     rng:random.Random, # Source of randomness
     fonts:list, # Font files
     **shares # `rare` and `numbers` of `cell_text`
 ) -> tuple: # (question, strip array, answer)
-    "One line of labels with values, to be read, listed, or searched for one label."
+    "One line of labels with values, some of them without a label, to be read, listed, or searched for one label."
     found = [(label_text(rng), *value_text(rng, **shares)) for _ in range(rng.choice([1, 1, 2, 2, 3]))]
-    cells = [t for label, printed, _ in found for t in (label + rng.choice(['', '', ':', ' :']), *printed)]
+    found = [('' if SHAPED.fullmatch(value) and rng.random() < .25 else label, printed, value) for label, printed, value in found]
+    cells = [t for label, printed, _ in found for t in ([label + rng.choice(['', '', ':', ' :'])] if label else []) + printed]
     strip, task = draw_line(rng, cells, fonts), rng.random()
     if task < .3: return rng.choice(ASK_READ), strip, SEP.join(cells)
-    values = dict((label, value) for label, _, value in reversed(found) if value)
-    if task < .65: return ASK_PAIRS, strip, '\n'.join(f'{label}: {values[label]}' for label in dict.fromkeys(f[0] for f in found) if label in values) or NONE
-    label = rng.choice(found)[0] if rng.random() < .8 else label_text(rng)
+    values = dict((label, value) for label, _, value in reversed(found) if label and value)
+    listed = [f'{label}: {values[label]}' if label else value for label, _, value in found if value]
+    if task < .65: return ASK_PAIRS, strip, '\n'.join(dict.fromkeys(listed)) or NONE
+    label = (rng.choice(found)[0] if rng.random() < .8 else '') or label_text(rng)
     return ASK_VALUE + label, strip, values.get(label, NONE)
 
 # %% ../nbs/01c_models.ipynb #b85b8699

@@ -7,11 +7,11 @@ __all__ = ['SEARCH', 'LETTER', 'FIELDS', 'KINDS', 'ORDER', 'LABEL', 'NOTHING', '
            'INSURANCE', 'PRINTED_BESIDE', 'UPRIGHT', 'READ_LINE', 'TRAIN_LAYOUTS', 'TEST_LAYOUTS', 'WIDTHS',
            'flatten_light', 'find_ink', 'page_skew', 'opened', 'closed', 'find_rules', 'clear_rules', 'part_lines',
            'join_pieces', 'find_runs', 'link_runs', 'Sheet', 'read_sheet', 'print_height', 'cut_strip', 'page_strips',
-           'parse_answer', 'strip_of', 'strip_answer', 'share_out', 'fits', 'join_answers', 'page_row', 'value_line',
-           'label_line', 'drug_line', 'made_up_lines', 'strip_rows', 'font_split', 'draw_page', 'train_job',
-           'page_jobs', 'in_processes', 'predict', 'answer_text', 'reference', 'field_table', 'page_scores',
-           'train_pages', 'score_pages', 'own_rows', 'kept', 'base_table', 'policy_line', 'write_report', 'demo_sets',
-           'error_line', 'conclude', 'demo']
+           'parse_answer', 'strip_of', 'strip_answer', 'share_out', 'fits', 'unit_in_chinese', 'join_answers',
+           'page_row', 'value_line', 'label_line', 'drug_line', 'made_up_lines', 'strip_rows', 'font_split',
+           'draw_page', 'train_job', 'page_jobs', 'in_processes', 'predict', 'answer_text', 'reference', 'field_table',
+           'page_scores', 'train_pages', 'score_pages', 'own_rows', 'kept', 'base_table', 'policy_line', 'write_report',
+           'demo_sets', 'error_line', 'conclude', 'demo']
 
 # %% ../nbs/02_qwen_ocr.ipynb #bc34a485
 import random, re
@@ -26,7 +26,7 @@ from fastcore.basics import patch
 from . import core, eval as ev
 from .data import Quarantine, assistant, check_row, open_image, read_llava, user
 from .forms import LAYOUTS, degrade, draw, fonts, form_row, named, print_drug, values, word_list
-from .models import ASK_PAIRS, PRINTED, SIZES, STRETCH, Answer, date_text, draw_line, fill, load, load_bundle
+from .models import ASK_PAIRS, PRINTED, SEP, SIZES, STRETCH, Answer, date_text, draw_line, fill, load, load_bundle
 from .train import RECIPES, Recipe, ask, fit, loss_curve, question_of
 
 # %% ../nbs/02_qwen_ocr.ipynb #9e8d8446
@@ -307,7 +307,7 @@ def parse_answer(
     out = dict(disease_codes=[], drugs=[])
     for label, value in zip(parts[1::2], parts[2::2]):
         key, value = FIELDS[label], value.strip(' ,，;；。\n\t')
-        if key == 'disease_codes': out[key] += [c for c in re.split(r'[\s,，、;；]+', value) if c]
+        if key == 'disease_codes': out[key] += [c for c in re.split(r'[\s,，、;；|]+', value) if c]
         elif key in ('drug_name', 'dose', 'freq', 'days'):
             if key == 'drug_name' or not out['drugs'] or key in out['drugs'][-1]: out['drugs'].append({})
             out['drugs'][-1][key] = value
@@ -339,11 +339,11 @@ def strip_answer(
     w = word_list('words')['zh']
     head = {k: fields[k] for k in ('patient_name', 'patient_rrn', 'issue_date') if k in keys}
     codes = [fields['disease_codes'][int(k.split('.')[1])] for k in keys if k.startswith('disease_codes.')]
-    if codes: head['disease_codes'] = ', '.join(codes)
+    if codes: head['disease_codes'] = SEP.join(codes)
     out = [f'{w[k]}: {head.get(k, NOTHING)}' for k in ORDER[:4]] if head else []
     for i in sorted({int(k.split('.')[1]) for k in keys if k.startswith('drugs.')}):
         d = fields['drugs'][i]
-        texts = dict(drug_name=d['drug_name'], dose=d['dose'] + w['units'].get(d['unit'], d['unit']), freq=f"{d['freq']}{w['times']}", days=f"{d['days']}{w['day']}")
+        texts = dict(drug_name=d['drug_name'], dose=d['dose'] + d['unit'], freq=f"{d['freq']}{w['times']}", days=f"{d['days']}{w['day']}")
         out.append(named([(w[k], v) for k, v in texts.items() if f'drugs.{i}.{k}' in keys], ', '))
     return '\n'.join(out) or NOTHING
 
@@ -365,7 +365,7 @@ def share_out(
     return [None if i in cut else k for i, k in enumerate(keys)], len(wanted)
 
 # %% ../nbs/02_qwen_ocr.ipynb #f8da1393
-SHAPES = dict(patient_name=re.compile(r'[^\d:()\[\]]+'), patient_rrn=re.compile(r'\d{6}-?[\d*]{7}'), issue_date=re.compile(r'\d{4}-\d\d?-\d\d?'), disease_codes=re.compile(r'[A-Z]\d\d[\d.]*'))
+SHAPES = dict(patient_name=re.compile(r'[^\d:()\[\]]+'), patient_rrn=re.compile(r'\d{6}-?[\d*]{7}'), issue_date=re.compile(r'\d{4}-\d\d?-\d\d?'), disease_codes=re.compile(r'[A-Z]\d\d\.?\d{0,3}'))
 
 def fits(
     line:str # Line of an answer that begins with a label
@@ -374,6 +374,13 @@ def fits(
     key = FIELDS[LABEL.match(line)[1]]
     values = (parse_answer(line) or {}).get(key, '')
     return key not in SHAPES or bool(values) and all(SHAPES[key].fullmatch(v) for v in (values if isinstance(values, list) else [values]))
+
+def unit_in_chinese(
+    line:str # Line of an answer
+) -> str: # The same line
+    "A drug's line with the printed unit of its dose translated by the word list."
+    units = word_list('words')['zh']['units']
+    return re.sub(rf"(每次剂量: ?[\d.,/]+) ?({'|'.join(units)})(?=[,，]|$)", lambda m: m[1] + units[m[2]], line)
 
 def join_answers(
     texts:list, # Answers of a page's strips, from top to bottom
@@ -386,7 +393,7 @@ def join_answers(
     codes = [c for l in lines if rank(l) == ORDER.index('disease_codes') for c in (parse_answer(l) or {}).get('disease_codes', [])]
     codes = list(dict.fromkeys([c for c in codes if SHAPES['disease_codes'].fullmatch(c)] or codes))
     best = {r: l for l, p in sorted(reversed(found), key=lambda f: (fits(f[0]), f[1])) if (r := rank(l)) < ORDER.index('disease_codes')}
-    return '\n'.join([best[r] for r in sorted(best)] + [f'疾病编码{chr(65 + i)}: {c}' for i, c in enumerate(codes)] + [l for l in lines if rank(l) == ORDER.index('drug_name')])
+    return '\n'.join([best[r] for r in sorted(best)] + [f'疾病编码{chr(65 + i)}: {c}' for i, c in enumerate(codes)] + [unit_in_chinese(l) for l in lines if rank(l) == ORDER.index('drug_name')])
 
 # %% ../nbs/02_qwen_ocr.ipynb #1344903b
 def page_row(
@@ -441,11 +448,11 @@ def drug_line(
     rng:random.Random # Source of randomness
 ) -> tuple: # (cells from left to right, keys, fields with the unit only where it is printed)
     "One drug of the form as some clinic might print it."
-    how = dict(dose=rng.choice(('unit', 'unit', 'plain', 'two')), ml=rng.choice(('mL', 'ml', 'ML')), freq=rng.choice(('', '회')), days=rng.choice(('', '일')),
+    how = dict(dose=rng.choice(('unit', 'unit', 'unit', 'plain', 'two')), ml=rng.choice(('mL', 'ml', 'ML')), freq=rng.choice(('', '회')), days=rng.choice(('', '일')),
                strength_space=rng.random() < .6, edi=rng.random() < .2, inj_block=False)
     others = [d for d in fields['drugs'] if d['unit'] != '정']  # tablets are by far the most frequent
     d = rng.choice(others if others and rng.random() < .6 else fields['drugs'])
-    if rng.random() < .3: d = dict(d, unit=rng.choice(list(word_list('words')['zh']['units'])))
+    if rng.random() < .7: d = dict(d, unit=rng.choice(list(word_list('words')['zh']['units'])))
     shown = print_drug(d, how)
     cells = [shown[k] for k in ('edi_code', 'drug_name', 'dose', 'freq', 'days') if shown[k]] + [shown['usage']]*(rng.random() < .6)
     return cells, [f'drugs.0.{k}' for k in ('drug_name', 'dose', 'freq', 'days')], dict(fields, drugs=[dict(d, unit=d['unit'] if how['dose'] == 'unit' else '')])
@@ -764,7 +771,7 @@ def demo(
     taught, test = demo_sets(pages, workers)
     parts = in_processes(strip_rows, test, workers)
     say(f'{len(taught)} text lines to train on. Scoring the base')
-    before = base_table(test, recipe, run, parts)
+    before = base_table(test, replace(recipe, views=1), run, parts)  # no view helps a base that does not know the labels asked for
     say(f'Tuning for {recipe.steps} steps')
     model, processor, _ = load_bundle(fit(recipe, taught, run, say=say))
     after = score_pages('tuned', model, processor, test, recipe, run, parts)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RECIPES', 'SPECIAL', 'Recipe', 'from_table', 'save_recipe', 'load_recipe', 'chat_text', 'answer_mask', 'Collator',
            'loss_view', 'row_tokens', 'fit_lengths', 'gradients', 'check_gradients', 'frozen_marks', 'check_frozen',
-           'part_trainer', 'first_step_probe', 'trainer_args', 'last_checkpoint', 'claim', 'fit', 'loss_curve',
-           'question_of', 'ask']
+           'length_order', 'part_trainer', 'first_step_probe', 'trainer_args', 'last_checkpoint', 'claim', 'fit',
+           'loss_curve', 'question_of', 'ask']
 
 # %% ../nbs/01d_train.ipynb #b24b4190
 import re, shutil, tomllib
@@ -94,7 +94,7 @@ def load_recipe(
 RECIPES = {'ocr_7b': Recipe(), 'ocr_7b_small': Recipe(
     name='ocr_7b_small', base='small', present='strips', policy=ImagePolicy(28*28, 96*28*28),
     tuning=Tuning(vision=Part('full', 7e-4), merger=Part('full', 1.3e-3), llm=Part('lora', 5e-3, r=32, alpha=64, dropout=0.)),
-    batch=16, accumulate=1, steps=560, warmup=.1, weight_decay=.01, checkpointing=False, attention='eager', max_tokens=512, new_tokens=128, views=3, save_every=100)}
+    batch=16, accumulate=1, steps=800, warmup=.1, weight_decay=.01, checkpointing=False, attention='eager', max_tokens=512, new_tokens=128, views=3, save_every=100)}
 
 # %% ../nbs/01d_train.ipynb #a6f51210
 SPECIAL = re.compile(r'<\|[a-z_]+\|>')
@@ -136,7 +136,7 @@ class Collator:
         policy:ImagePolicy, # Image sizes
         max_tokens:int=8192 # Longest row, in tokens
     ):
-        self.processor, self.max_tokens, tok = policy.apply(processor), max_tokens, processor.tokenizer
+        self.processor, self.policy, self.max_tokens, tok = policy.apply(processor), policy, max_tokens, processor.tokenizer
         self.header, self.end, self.pad = tok('<|im_start|>assistant\n')['input_ids'], tok.convert_tokens_to_ids('<|im_end|>'), tok.pad_token_id
 
     def __call__(
@@ -177,29 +177,27 @@ def loss_view(
 # %% ../nbs/01d_train.ipynb #51dc2b96
 def row_tokens(
     row:dict, # Row
-    processor, # Processor of the model
-    policy:ImagePolicy # Image sizes
-) -> int: # Tokens of prompt, images and answers
+    collate:Collator # For the processor and the policy
+) -> tuple: # (tokens of prompt, images and answers; those of them that carry loss)
     "The exact length of `row` in tokens, without opening more than the image headers."
-    n = len(processor.tokenizer(chat_text(processor, row['messages']))['input_ids'])
-    return n + sum(policy.tokens(*open_image(im).size) - 1 for im in row['images'])
+    ids = collate.processor.tokenizer(chat_text(collate.processor, row['messages']))['input_ids']
+    return len(ids) + sum(collate.policy.tokens(*open_image(im).size) - 1 for im in row['images']), sum(answer_mask(ids, collate.header, collate.end))
 
 # %% ../nbs/01d_train.ipynb #6285d246
 def fit_lengths(
     rows:list, # Rows
-    processor, # Processor of the model
-    recipe:Recipe, # For `policy` and `max_tokens`
+    collate:Collator, # For the counting, and for `max_tokens`
     quarantine=None # `data.Quarantine` that takes the rows that are too long
-) -> list: # Rows that fit
-    "The rows of at most `recipe.max_tokens`; the others go to `quarantine`, or stop the run without one."
-    keep = []
+) -> tuple: # (rows that fit, their `row_tokens`)
+    "The rows of at most `collate.max_tokens`; the others go to `quarantine`, or stop the run without one."
+    keep, sizes = [], []
     for r in rows:
-        n = row_tokens(r, processor, recipe.policy)
-        if n <= recipe.max_tokens: keep.append(r); continue
-        reason = f'too long: {n} tokens; allowed are {recipe.max_tokens}, lower max_pixels or raise max_tokens'
+        n = row_tokens(r, collate)
+        if n[0] <= collate.max_tokens: keep.append(r); sizes.append(n); continue
+        reason = f'too long: {n[0]} tokens; allowed are {collate.max_tokens}, lower max_pixels or raise max_tokens'
         if quarantine is None: raise ValueError(f'row {r["id"]!r} {reason}')
         quarantine.add(r['id'], '', reason)
-    return keep
+    return keep, sizes
 
 # %% ../nbs/01d_train.ipynb #53041cde
 def gradients(
@@ -247,15 +245,49 @@ def check_frozen(
     if moved: raise RuntimeError(f'{len(moved)} frozen weights moved in the first step, e.g. {moved[0]}; the optimizer holds weights outside the plan')
 
 # %% ../nbs/01d_train.ipynb #fd3b3458
+def length_order(
+    lengths:list, # Length of each row, in tokens
+    batch:int, # Rows in a batch
+    seed:int=0, # Seed
+    pool:int=32 # Batches drawn and sorted by length together
+) -> list: # Indices of all rows, the ones that do not fill a batch last
+    "An order by chance in which each `batch` rows on end are of similar length."
+    rng, full, rest = np.random.default_rng(seed), [], []
+    order = rng.permutation(len(lengths)).tolist()
+    for start in range(0, len(order), batch*pool):
+        near = sorted(order[start:start + batch*pool], key=lambda i: lengths[i])
+        parts = [near[k:k + batch] for k in range(0, len(near), batch)]
+        full += [p for p in parts if len(p) == batch]; rest += [i for p in parts if len(p) < batch for i in p]
+    return [i for k in rng.permutation(len(full)) for i in full[k]] + rest
+
+# %% ../nbs/01d_train.ipynb #4e4a7036
 def part_trainer(
     tuning:Tuning, # The plan
-    weight_decay:float=0. # For matrices
+    weight_decay:float=0., # For matrices
+    sizes:list=None # `row_tokens` of the training rows: batches are put together by length; None takes them in any order
 ) -> type: # Subclass of `trl.SFTTrainer`
-    "TRL's trainer with one optimizer group for each part of `tuning`; a function, so that importing this module stays light."
+    "TRL's trainer with one optimizer group for each part of `tuning`, in which every answer token weighs the same; a function, so that importing this module stays light."
     import torch
     from trl import SFTTrainer
+    class Order(torch.utils.data.Sampler):
+        "`length_order`, another one for each epoch."
+        def __init__(self, batch, seed): self.batch, self.seed, self.epoch = batch, seed, 0
+        def __len__(self): return len(sizes)
+        def set_epoch(self, epoch): self.epoch = epoch
+        def __iter__(self): return iter(length_order([n for n, _ in sizes], self.batch, [self.seed, self.epoch]))
     class PartTrainer(SFTTrainer):
-        "`SFTTrainer` whose optimizer has the groups of a `Tuning`."
+        "`SFTTrainer` with the groups of a `Tuning` and batches by length."
+        def __init__(self, *args, **kw):
+            super().__init__(*args, **kw)
+            self.model_accepts_loss_kwargs = False  # every model gives the mean over a batch's answer tokens, which `compute_loss` weighs
+        def _get_train_sampler(self, train_dataset=None):
+            "Indices of rows, batch by batch."
+            return Order(self.args.train_batch_size*self.args.world_size, self.args.seed if self.args.data_seed is None else self.args.data_seed) if sizes else super()._get_train_sampler(train_dataset)
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            "The mean over the batch's answer tokens, times their number by that of an average batch."
+            weight = float((inputs['labels'][:, 1:] >= 0).sum())/(np.mean([n for _, n in sizes])*self.args.train_batch_size) if sizes else 1.
+            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return (loss[0]*weight, loss[1]) if return_outputs else loss*weight
         def create_optimizer(self, model=None):
             "AdamW with the groups of `param_groups`."
             if self.optimizer is None:
@@ -338,13 +370,14 @@ def fit(
     from transformers import PrinterCallback
     core.seed_all(recipe.seed)
     model, processor = load(recipe.base, recipe.policy)
-    rows = fit_lengths(rows, processor, recipe, quarantine)
+    collate = Collator(processor, recipe.policy, recipe.max_tokens)
+    rows, sizes = fit_lengths(rows, collate, quarantine)
     if not rows: raise ValueError('no rows to train on; look at the quarantine')
     model.set_attn_implementation(recipe.attention)
     model = prepare(model, recipe.tuning)
     say(plan_table(plan(model, recipe.tuning)))
-    trainer = part_trainer(recipe.tuning, recipe.weight_decay)(
-        model=model, args=trainer_args(recipe, ckpt), train_dataset=to_dataset(rows), data_collator=Collator(processor, recipe.policy, recipe.max_tokens),
+    trainer = part_trainer(recipe.tuning, recipe.weight_decay, sizes)(
+        model=model, args=trainer_args(recipe, ckpt), train_dataset=to_dataset(rows), data_collator=collate,
         processing_class=processor, callbacks=[first_step_probe(recipe.tuning)])
     trainer.remove_callback(PrinterCallback)
     done = last_checkpoint(ckpt)

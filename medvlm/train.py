@@ -94,7 +94,7 @@ def load_recipe(
 RECIPES = {'ocr_7b': Recipe(), 'ocr_7b_small': Recipe(
     name='ocr_7b_small', base='small', present='strips', policy=ImagePolicy(28*28, 96*28*28),
     tuning=Tuning(vision=Part('full', 7e-4), merger=Part('full', 1.3e-3), llm=Part('lora', 5e-3, r=32, alpha=64, dropout=0.)),
-    batch=16, accumulate=1, steps=800, warmup=.1, weight_decay=.01, checkpointing=False, attention='eager', max_tokens=512, new_tokens=128, views=3, save_every=100)}
+    batch=16, accumulate=1, steps=700, warmup=.1, weight_decay=.01, checkpointing=False, attention='eager', max_tokens=512, new_tokens=128, views=3, save_every=100)}
 
 # %% ../nbs/01d_train.ipynb #a6f51210
 SPECIAL = re.compile(r'<\|[a-z_]+\|>')

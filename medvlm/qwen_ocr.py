@@ -419,13 +419,13 @@ def value_line(
     fields:dict, # Values of a form
     rng:random.Random # Source of randomness
 ) -> tuple: # (cells from left to right, keys of the wanted values among them)
-    "One to four values in any order, most with some label, and now and then other print beside them."
+    "One to four values in any order, some with a label, and now and then other print beside them."
     beside = lambda share: [rng.choice(rng.choice((INSURANCE, PRINTED_BESIDE, PRINTED, UPRIGHT))) for _ in range(rng.choice((1, 1, 2, 3)))] if rng.random() < share else []
     cells, keys = beside(.25), []
     names = [k for k in (WORDINGS if rng.random() < .6 else [*WORDINGS, *OTHERS]) if fields.get(k)]
     for name in rng.sample(names, min(len(names), rng.choice([1, 2, 2, 3, 3, 4]))):
         label = rng.choice((WORDINGS | OTHERS)[name].split('|'))
-        if name.endswith('name') or rng.random() < .7: cells.append(label + rng.choice(['', ':', ' :']))
+        if name.endswith('name') or rng.random() < .5: cells.append(label + rng.choice(['', ':', ' :']))
         if name == 'disease_codes':
             cells += fields[name] if rng.random() < .7 else [rng.choice((', ', ',', ' ', '/')).join(fields[name])]
             keys += [f'{name}.{i}' for i in range(len(fields[name]))]

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RECIPES', 'SPECIAL', 'Recipe', 'from_table', 'save_recipe', 'load_recipe', 'chat_text', 'answer_mask', 'Collator',
            'loss_view', 'row_tokens', 'fit_lengths', 'gradients', 'check_gradients', 'frozen_marks', 'check_frozen',
-           'length_order', 'part_trainer', 'first_step_probe', 'trainer_args', 'last_checkpoint', 'claim', 'fit',
-           'loss_curve', 'question_of', 'ask']
+           'length_order', 'length_sampler', 'part_trainer', 'first_step_probe', 'trainer_args', 'last_checkpoint',
+           'claim', 'fit', 'loss_curve', 'question_of', 'ask']
 
 # %% ../nbs/01d_train.ipynb #b24b4190
 import re, shutil, tomllib
@@ -260,6 +260,21 @@ def length_order(
         full += [p for p in parts if len(p) == batch]; rest += [i for p in parts if len(p) < batch for i in p]
     return [i for k in rng.permutation(len(full)) for i in full[k]] + rest
 
+# %% ../nbs/01d_train.ipynb #fc54ebd8
+def length_sampler(
+    lengths:list, # Length of each row, in tokens
+    batch:int, # Rows in a batch, those of all processes together
+    seed:int # Seed
+): # A `torch.utils.data.Sampler`; its `set_epoch` is called by the trainer
+    "`length_order` as a sampler, another order for each epoch."
+    import torch
+    class Order(torch.utils.data.Sampler):
+        epoch = 0
+        def __len__(self): return len(lengths)
+        def set_epoch(self, epoch): self.epoch = epoch
+        def __iter__(self): return iter(length_order(lengths, batch, [seed, self.epoch]))
+    return Order()
+
 # %% ../nbs/01d_train.ipynb #4e4a7036
 def part_trainer(
     tuning:Tuning, # The plan
@@ -269,12 +284,6 @@ def part_trainer(
     "TRL's trainer with one optimizer group for each part of `tuning`, in which every answer token weighs the same; a function, so that importing this module stays light."
     import torch
     from trl import SFTTrainer
-    class Order(torch.utils.data.Sampler):
-        "`length_order`, another one for each epoch."
-        def __init__(self, batch, seed): self.batch, self.seed, self.epoch = batch, seed, 0
-        def __len__(self): return len(sizes)
-        def set_epoch(self, epoch): self.epoch = epoch
-        def __iter__(self): return iter(length_order([n for n, _ in sizes], self.batch, [self.seed, self.epoch]))
     class PartTrainer(SFTTrainer):
         "`SFTTrainer` with the groups of a `Tuning` and batches by length."
         def __init__(self, *args, **kw):
@@ -282,7 +291,8 @@ def part_trainer(
             self.model_accepts_loss_kwargs = False  # every model gives the mean over a batch's answer tokens, which `compute_loss` weighs
         def _get_train_sampler(self, train_dataset=None):
             "Indices of rows, batch by batch."
-            return Order(self.args.train_batch_size*self.args.world_size, self.args.seed if self.args.data_seed is None else self.args.data_seed) if sizes else super()._get_train_sampler(train_dataset)
+            if not sizes: return super()._get_train_sampler(train_dataset)
+            return length_sampler([n for n, _ in sizes], self.args.train_batch_size*self.args.world_size, self.args.seed if self.args.data_seed is None else self.args.data_seed)
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             "The mean over the batch's answer tokens, times their number by that of an average batch."
             weight = float((inputs['labels'][:, 1:] >= 0).sum())/(np.mean([n for _, n in sizes])*self.args.train_batch_size) if sizes else 1.
@@ -368,8 +378,7 @@ def fit(
     out, ckpt = run.path('bundle'), run.path('checkpoints')
     if (out/'manifest.json').exists(): say(f'{out} is finished'); return out
     from transformers import PrinterCallback
-    core.seed_all(recipe.seed)
-    model, processor = load(recipe.base, recipe.policy)
+    core.seed_all(recipe.seed); model, processor = load(recipe.base, recipe.policy)
     collate = Collator(processor, recipe.policy, recipe.max_tokens)
     rows, sizes = fit_lengths(rows, collate, quarantine)
     if not rows: raise ValueError('no rows to train on; look at the quarantine')

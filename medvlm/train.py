@@ -278,11 +278,12 @@ def length_sampler(
 # %% ../nbs/01d_train.ipynb #4e4a7036
 def part_trainer(
     tuning:Tuning, # The plan
-    weight_decay:float=0., # For matrices
-    sizes:list=None # `row_tokens` of the training rows: batches are put together by length; None takes them in any order
+    sizes:list, # `row_tokens` of the training rows
+    weight_decay:float=0. # For matrices
 ) -> type: # Subclass of `trl.SFTTrainer`
-    "TRL's trainer with one optimizer group for each part of `tuning`, in which every answer token weighs the same; a function, so that importing this module stays light."
+    "TRL's trainer with one optimizer group for each part of `tuning`, rows of similar length together and every answer token of the same weight; a function, so that importing this module stays light."
     import torch
+    lengths, answers = zip(*sizes)
     from trl import SFTTrainer
     class PartTrainer(SFTTrainer):
         "`SFTTrainer` with the groups of a `Tuning` and batches by length."
@@ -291,11 +292,10 @@ def part_trainer(
             self.model_accepts_loss_kwargs = False  # every model gives the mean over a batch's answer tokens, which `compute_loss` weighs
         def _get_train_sampler(self, train_dataset=None):
             "Indices of rows, batch by batch."
-            if not sizes: return super()._get_train_sampler(train_dataset)
-            return length_sampler([n for n, _ in sizes], self.args.train_batch_size*self.args.world_size, self.args.seed if self.args.data_seed is None else self.args.data_seed)
+            return length_sampler(lengths, self.args.train_batch_size*self.args.world_size, self.args.seed if self.args.data_seed is None else self.args.data_seed)
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             "The mean over the batch's answer tokens, times their number by that of an average batch."
-            weight = float((inputs['labels'][:, 1:] >= 0).sum())/(np.mean([n for _, n in sizes])*self.args.train_batch_size) if sizes else 1.
+            weight = float((inputs['labels'][:, 1:] >= 0).sum())/(np.mean(answers)*self.args.train_batch_size)
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             return (loss[0]*weight, loss[1]) if return_outputs else loss*weight
         def create_optimizer(self, model=None):
@@ -385,7 +385,7 @@ def fit(
     model.set_attn_implementation(recipe.attention)
     model = prepare(model, recipe.tuning)
     say(plan_table(plan(model, recipe.tuning)))
-    trainer = part_trainer(recipe.tuning, recipe.weight_decay, sizes)(
+    trainer = part_trainer(recipe.tuning, sizes, recipe.weight_decay)(
         model=model, args=trainer_args(recipe, ckpt), train_dataset=to_dataset(rows), data_collator=collate,
         processing_class=processor, callbacks=[first_step_probe(recipe.tuning)])
     trainer.remove_callback(PrinterCallback)

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'MAX_PIXELS', 'FORMATS', 'ROLES', 'SUFFIX', 'user', 'assistant', 'image_parts', 'check_message',
-           'check_messages', 'check_row', 'row', 'to_rgb', 'open_image', 'image_hash', 'Quarantine', 'spellings',
-           'tidy', 'ImageFolder', 'load_list', 'read_records', 'split_text', 'to_message', 'image_values', 'group_of',
-           'read_record', 'join_groups', 'read_llava', 'summary', 'caption', 'contact_sheet', 'order_groups',
-           'cut_points', 'split_groups', 'check_split', 'plot_splits', 'store_image', 'to_dataset', 'from_dataset',
-           'place_image', 'save_rows']
+           'check_messages', 'check_row', 'row', 'to_rgb', 'open_image', 'peek_image', 'image_hash', 'Quarantine',
+           'spellings', 'tidy', 'ImageFolder', 'load_list', 'read_records', 'split_text', 'to_message', 'image_values',
+           'group_of', 'read_record', 'merge_groups', 'join_groups', 'read_llava', 'summary', 'caption',
+           'contact_sheet', 'kind_of', 'order_groups', 'cut_points', 'assign_groups', 'split_groups', 'folds',
+           'plot_splits', 'store_image', 'row_features', 'store_row', 'to_dataset', 'restore_row', 'iter_dataset',
+           'from_dataset', 'place_image', 'save_rows', 'embed_images', 'RowFile', 'write_dataset', 'load_splits']
 
 # %% ../nbs/00_data.ipynb #a6776509
 import json
@@ -28,7 +29,7 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .core import atomic, image_digest, load_json, read_bytes, save_jsonl, use_korean_font
+from .core import atomic, atomic_folder, commit, image_digest, load_json, open_zip, progress, read_bytes, save_json, save_jsonl, use_korean_font, versions
 
 # %% ../nbs/00_data.ipynb #9115b27e
 def user(
@@ -118,10 +119,12 @@ def row(
 def to_rgb(
     im:Image.Image, # Any picture Pillow has opened
 )->Image.Image:     # Upright RGB, 8 bits a channel
-    "Turn `im` upright as its EXIF header says, put transparency on white, divide 16-bit grey by 257."
+    "Turn `im` upright as its EXIF header says, put transparency on white, bring 10 to 16 bits of grey to 8."
     im = ImageOps.exif_transpose(im)
     if im.mode in ('I','F'): raise ValueError(f'32 bits a pixel (mode {im.mode}); 8 and 16 bits can be read')
-    if im.mode.startswith('I;16'): im = Image.fromarray((np.asarray(im)//257).astype('uint8'))
+    if im.mode.startswith('I;16'):
+        grey = np.asarray(im)
+        im = Image.fromarray((grey >> max(0, -(-int(grey.max()).bit_length()//2)*2 - 8)).astype('uint8'))  # an X-ray of 12 bits is black when it is read as 16
     if im.has_transparency_data:
         im = im.convert('RGBA')
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
@@ -136,17 +139,36 @@ def open_image(
     x:str|Path|bytes|Image.Image, # Path, encoded bytes or picture
 )->Image.Image:                   # Upright RGB, 8 bits a channel
     "Decode `x` completely, or say why it cannot be."
-    name = Path(x).name if isinstance(x, (str,Path)) else 'the picture'
+    name = Path(str(x).split('::')[0]).name if isinstance(x, (str,Path)) else 'the picture'
+    if isinstance(x, str) and x.startswith('zip://'): x = read_bytes(x)
     if isinstance(x, (str,Path)) and not os.path.isfile(x): raise FileNotFoundError(f'missing image: there is no file {name}; check the path')
     try:
         with x.copy() if isinstance(x, Image.Image) else Image.open(BytesIO(x) if isinstance(x, bytes) else x, formats=FORMATS) as im:
             if im.width*im.height > MAX_PIXELS: raise Image.DecompressionBombError
-            if im.format=='TIFF' and im.n_frames>1: raise ValueError(f'{im.n_frames} pages in one file')
+            if getattr(im, 'n_frames', 1)>1: raise ValueError(f'{im.n_frames} pictures in one file')
             return to_rgb(im)
     except Image.DecompressionBombError: why = 'more than 100 million pixels; make it smaller'
     except UnidentifiedImageError: why = f'empty, or none of {", ".join(FORMATS)}; save it as one of them'
     except Exception as e: why = f'{e}; copy or export it again'  # decoders of broken files raise nearly everything
     raise ValueError(f'unreadable image: {name}: {why}')
+
+# %% ../nbs/00_data.ipynb #1edacadc
+def peek_image(
+    data:bytes, # Encoded picture
+)->tuple:       # ((width, height), mode as stored)
+    "Find what is wrong with `data` without decoding it: nothing in it, no picture, too many pixels, several pictures, a PNG or JPEG that was cut off or damaged."
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as im:
+            if im.width*im.height > MAX_PIXELS: raise Image.DecompressionBombError
+            if getattr(im, 'n_frames', 1)>1: why = f'{im.n_frames} pictures in one file; save the one that is meant'
+            elif im.format=='JPEG' and b'\xff\xd9' not in data[-4096:]: why = 'cut off; copy or export it again'
+            else:
+                if im.format=='PNG': im.verify()  # check sums of all blocks
+                return im.size, im.mode
+    except Image.DecompressionBombError: why = 'more than 100 million pixels; make it smaller'
+    except UnidentifiedImageError: why = f'empty, or none of {", ".join(FORMATS)}; save it as one of them'
+    except Exception as e: why = f'{e}; copy or export it again'  # as in open_image
+    raise ValueError(f'unreadable image: {why}')
 
 # %% ../nbs/00_data.ipynb #57948c92
 def image_hash(
@@ -199,20 +221,25 @@ def tidy(
 
 # %% ../nbs/00_data.ipynb #f3603d0e
 class ImageFolder:
-    "The files under `root` at any depth, listed by path and by name; `asked` are all image values of the JSON."
+    "The files under `root`, a folder or a zip, at any depth, listed by path and by name; `asked` are all image values of the JSON."
     def __init__(self,
-        root:str|Path, # Folder
+        root:str|Path, # Folder or zip
         asked:list=(), # Image values of all records
     ):
-        if not os.path.isdir(root): raise FileNotFoundError(f'{root}: no such folder; give the folder that holds the images')
+        if not os.path.exists(root): raise FileNotFoundError(f'{root}: no such folder; give the folder or zip that holds the images')
         self.root = str(root)
         self.paths,self.names,self.asked = defaultdict(set),defaultdict(set),defaultdict(set)
-        for folder,_,files in os.walk(root):
-            for p in (os.path.join(folder, f) for f in files):
-                for s in spellings(os.path.relpath(p, root).replace(os.sep, '/')):
-                    self.paths[s].add(p)
-                    self.names[posixpath.basename(s)].add(p)
+        for name,p in self.listing():
+            for s in spellings(name):
+                self.paths[s].add(p)
+                self.names[posixpath.basename(s)].add(p)
         for a in map(tidy, asked): self.asked[posixpath.basename(a)].add(a)
+    def listing(self):
+        "Pairs of a name below the root and the path that opens the file."
+        if os.path.isfile(self.root):
+            names = open_zip(self.root, os.stat(self.root).st_mtime_ns, os.getpid()).namelist()
+            return [(n.lstrip('/'), f'zip://{n}::{self.root}') for n in names if not n.endswith('/')]
+        return [(os.path.relpath(p, self.root).replace(os.sep, '/'), p) for folder,_,files in os.walk(self.root) for p in (os.path.join(folder, f) for f in files)]
 
 # %% ../nbs/00_data.ipynb #1356fbc1
 @patch
@@ -336,27 +363,35 @@ def read_record(
                group=str(record.get('group') or group_of(id, pattern)), source=str(record.get('source') or source), meta=meta)
 
 # %% ../nbs/00_data.ipynb #828fe384
+def merge_groups(
+    rows:list,  # Rows; their `group` may change
+    pairs:list, # Pairs of rows that belong together
+)->None:
+    "Give the groups of each of `pairs` one name, and those joined to them through others."
+    to = {}
+    def top(g):
+        while g in to: g = to[g]
+        return g
+    for r,other in pairs:
+        if (a:=top(r['group']))!=(b:=top(other['group'])): to[a] = b
+    for r in rows: r['group'] = top(r['group'])
+
+# %% ../nbs/00_data.ipynb #11113bc9
 def join_groups(
     rows:list, # Rows; their `group` may change
 )->list:       # Pairs of rows that show the same file, the later one first
     "Give rows that share an image, by hash or else by path, one group."
-    first,to,pairs = {},{},[]
-    def top(g):
-        while g in to: g = to[g]
-        return g
+    first,pairs = {},[]
     for r in rows:
         for key in r['meta'].get('sha256') or [x for x in r['images'] if isinstance(x, str)]:
-            other = first.setdefault(key, r)
-            if other is r: continue
-            pairs.append((r, other))
-            if (a:=top(r['group']))!=(b:=top(other['group'])): to[a] = b
-    for r in rows: r['group'] = top(r['group'])
+            if (other := first.setdefault(key, r)) is not r: pairs.append((r, other))
+    merge_groups(rows, pairs)
     return pairs
 
 # %% ../nbs/00_data.ipynb #550395ae
 def read_llava(
     json_path:str|Path,              # `.json` or `.jsonl` of either family
-    images:str|Path|None=None,       # Folder of the images; that of `json_path` when None
+    images:str|Path|None=None,       # Folder or zip of the images; the folder of `json_path` when None
     quarantine:Quarantine|None=None, # Takes bad rows; when None, a warning counts them
     pattern:str=SUFFIX,              # What `group_of` cuts off
     source:str='',                   # For records that do not name theirs
@@ -426,14 +461,22 @@ def contact_sheet(
     return fig
 
 # %% ../nbs/00_data.ipynb #36694ca8
+def kind_of(
+    r:dict,      # Row, or what a reader plans
+    by:str|None, # Key of a row or of its `meta`; None for no kinds
+)->str:          # The kind, as text
+    "What `r` counts as when it is stratified `by` a key."
+    return str(r[by] if by in r else r['meta'].get(by)) if by else ''
+
+# %% ../nbs/00_data.ipynb #741f564c
 def order_groups(
     rows:list,        # Rows
     seed:int=0,       # Another seed, another order
-    by:str|None=None, # Key to stratify by, such as `label` or `source`
+    by:str|None=None, # Key to stratify by, as in `kind_of`
 )->list:              # Names of the groups
     "The groups of `rows` in an order drawn from `seed`, with the kinds of `by` spread evenly."
     kinds,strata,place = defaultdict(Counter),defaultdict(list),{}
-    for r in rows: kinds[r['group']][str(r[by]) if by else ''] += 1
+    for r in rows: kinds[r['group']][kind_of(r, by)] += 1
     for g,c in kinds.items(): strata[max(sorted(c), key=c.get)].append(g)
     for groups in strata.values():
         drawn = sorted((sha256(f'{seed}:{g}'.encode()).hexdigest(), g) for g in groups)
@@ -454,37 +497,44 @@ def cut_points(
     return (np.cumsum([rest if s is None else s for s in sizes]) * n/whole).tolist()
 
 # %% ../nbs/00_data.ipynb #3714fbc1
-def split_groups(
-    rows:list,                  # Rows
+def assign_groups(
+    rows:list,                  # Rows, or what a reader plans: anything with `group` and the key of `by`
     sizes:tuple=(.8,.1,.1),     # As in `cut_points`; met as closely as whole groups allow
     seed:int=0,                 # As in `order_groups`
-    by:str|None=None,           # Key to stratify by, such as `label` or `source`
-)->list:                        # One list of rows for each size, in the order of `rows`
-    "Deal `rows` into splits of `sizes` so that no group is in two of them."
+    by:str|None=None,           # As in `kind_of`
+)->dict:                        # {group: index of its split}
+    "Deal the groups of `rows` into splits of `sizes`."
     size,ends = Counter(r['group'] for r in rows),cut_points(sizes, len(rows))
     where,at = {},0
     for g in order_groups(rows, seed, by):
         where[g] = bisect_right(ends[:-1], at + size[g]/2)
         at += size[g]
-    splits = [[r for r in rows if where[r['group']]==i] for i in range(len(sizes))]
-    for s,got in zip(sizes, splits):
-        if s!=0 and not got: raise ValueError(f'sizes {sizes}: nothing falls into the split of size {s}, there are only {len(size)} groups; make it larger or add groups')
-    return splits
+    for i,s in enumerate(sizes):
+        if s!=0 and i not in where.values(): raise ValueError(f'sizes {sizes}: nothing falls into the split of size {s}, there are only {len(size)} groups; make it larger or add groups')
+    return where
+
+# %% ../nbs/00_data.ipynb #ce65507b
+def split_groups(
+    rows:list,                  # Rows
+    sizes:tuple=(.8,.1,.1),     # As in `cut_points`
+    seed:int=0,                 # As in `order_groups`
+    by:str|None=None,           # As in `kind_of`
+)->list:                        # One list of rows for each size, in the order of `rows`
+    "Deal `rows` into splits of `sizes` so that no group is in two of them."
+    where = assign_groups(rows, sizes, seed, by)
+    return [[r for r in rows if where[r['group']]==i] for i in range(len(sizes))]
 
 # %% ../nbs/00_data.ipynb #4e6e23f4
-def check_split(
-    *splits:list, # Splits, each a list of rows
-)->None:
-    "Raise when a group, an id or an image is in two of `splits`, and name it."
-    first,straddle = {},defaultdict(set)
-    for i,rows in enumerate(splits, 1):
-        for r in rows:
-            files = r['meta'].get('sha256') or [x for x in r['images'] if isinstance(x, str)]
-            for key in {('group',r['group']), ('id',r['id'])} | {('image',f) for f in files}:
-                if first.setdefault(key, i)!=i: straddle[key] |= {first[key], i}
-    if not straddle: return
-    some = '; '.join(f'{what} {name} in splits {sorted(where)}' for (what,name),where in sorted(straddle.items())[:5])
-    raise ValueError(f'{len(straddle)} groups, ids or images straddle: {some}; use split_groups, and augment only after it')
+def folds(
+    rows:list,        # Rows
+    k:int=5,          # Number of folds, at least 2
+    seed:int=0,       # As in `order_groups`
+    by:str|None=None, # As in `kind_of`
+)->list:              # `k` pairs (training rows, test rows)
+    "Deal `rows` into `k` folds by group; each is the test part once."
+    if k<2: raise ValueError(f'{k} folds; allowed are 2 or more; 5 and 10 are usual')
+    where = assign_groups(rows, (1/k,)*k, seed, by)
+    return [([r for r in rows if where[r['group']]!=i], [r for r in rows if where[r['group']]==i]) for i in range(k)]
 
 # %% ../nbs/00_data.ipynb #e5898b6b
 def plot_splits(
@@ -510,36 +560,63 @@ def store_image(
     x:str|bytes|Image.Image, # Image of a row
 )->dict:                     # `path` or `bytes`, the other one None
     "Bring `x` into the form of the image column; a PIL image becomes PNG, which loses nothing."
-    if isinstance(x, str) and not re.search('[\ud800-\udfff]', x): return {'path':x, 'bytes':None}
-    if isinstance(x, str): x = read_bytes(x)  # a name in raw cp949 bytes has no place in Arrow or JSON
+    if isinstance(x, str) and not re.search('^zip://|[\ud800-\udfff]', x): return {'path':x, 'bytes':None}
+    if isinstance(x, str): x = read_bytes(x)  # a name in raw cp949 bytes has no place in Arrow or JSON, and the zip may stay behind
     if isinstance(x, bytes): return {'path':None, 'bytes':x}
     (x if x.mode == 'L' else to_rgb(x)).save(b := BytesIO(), 'PNG', compress_level=1)
     return {'path':None, 'bytes':b.getvalue()}
 
 # %% ../nbs/00_data.ipynb #44337f4c
+def row_features(): # `datasets.Features`
+    "The columns of a data set of rows."
+    from datasets import Features, Image as Picture, List, Value
+    text = Value('string')
+    part,message = {'type':text, 'text':text}, lambda p: {'role':text, 'content':List(p)}
+    return Features(id=text, images=List(Picture()), messages=List(message(part)), label=text, group=text, source=text, meta=text)
+
+# %% ../nbs/00_data.ipynb #b2fc1e91
+def store_row(
+    r:dict, # Row; every image a path, bytes or a PIL image
+)->dict:    # The same in the columns of `row_features`
+    "Bring a checked `r` into the form that Arrow takes."
+    return dict(check_row(r, answered=False), images=[store_image(x) for x in r['images']], meta=json.dumps(r['meta'], ensure_ascii=False))
+
+# %% ../nbs/00_data.ipynb #1d56a28e
 def to_dataset(
     rows:list, # Rows; every image a path, bytes or a PIL image
 ): # `datasets.Dataset` with the keys of a row as columns
     "Put `rows` into a dataset whose images are decoded when they are read."
-    from datasets import Dataset, Features, Image as Picture, List, Value
-    text = Value('string')
-    part,message = {'type':text, 'text':text}, lambda p: {'role':text, 'content':List(p)}
-    columns = Features(id=text, images=List(Picture()), messages=List(message(part)), label=text, group=text, source=text, meta=text)
-    stored = [dict(check_row(r, answered=False), images=[store_image(x) for x in r['images']], meta=json.dumps(r['meta'], ensure_ascii=False)) for r in rows]
-    return Dataset.from_dict({k:[r[k] for r in stored] for k in KEYS}, features=columns)
+    from datasets import Dataset
+    stored = [store_row(r) for r in rows]
+    return Dataset.from_dict({k:[r[k] for r in stored] for k in KEYS}, features=row_features())
 
 # %% ../nbs/00_data.ipynb #9e98d206
+def restore_row(
+    r:dict, # Row in the columns of `row_features`, images not decoded
+)->dict:    # Row
+    "Undo `store_row`; an image is its bytes where they are stored, else its path."
+    messages = [dict(m, content=[{k:v for k,v in p.items() if v is not None} for p in m['content']]) for m in r['messages']]
+    images = [x['path'] if x['bytes'] is None else x['bytes'] for x in r['images']]
+    return check_row(dict(r, images=images, messages=messages, meta=json.loads(r['meta'])), answered=False)
+
+# %% ../nbs/00_data.ipynb #da9c9607
+def iter_dataset(
+    ds,               # `datasets.Dataset` with the columns of `to_dataset`
+    batch:int=100,    # Rows in memory at a time
+    whole:bool=True,  # With images and messages? Without them, groups and labels of a large set are read in seconds
+): # Rows, one by one
+    "Read the rows of `ds` without holding them."
+    if lacking := sorted(set(KEYS)-set(ds.column_names)): raise ValueError(f'columns {ds.column_names}; {lacking} are missing; build the dataset with to_dataset')
+    ds = ds.select_columns(KEYS if whole else [k for k in KEYS if k not in ('images','messages')]).with_format('arrow')
+    for i in range(0, len(ds), batch):
+        for r in ds[i:i+batch].to_pylist(): yield restore_row(r) if whole else dict(r, meta=json.loads(r['meta']))
+
+# %% ../nbs/00_data.ipynb #dde43355
 def from_dataset(
     ds, # `datasets.Dataset` with the columns of `to_dataset`
 )->list: # Rows
     "Read the rows of `ds`."
-    if lacking := sorted(set(KEYS)-set(ds.column_names)): raise ValueError(f'columns {ds.column_names}; {lacking} are missing; build the dataset with to_dataset')
-    rows = []
-    for r in ds.select_columns(KEYS).with_format('arrow')[:].to_pylist():
-        messages = [dict(m, content=[{k:v for k,v in p.items() if v is not None} for p in m['content']]) for m in r['messages']]
-        images = [x['path'] if x['bytes'] is None else x['bytes'] for x in r['images']]
-        rows.append(check_row(dict(r, images=images, messages=messages, meta=json.loads(r['meta'])), answered=False))
-    return rows
+    return list(iter_dataset(ds))
 
 # %% ../nbs/00_data.ipynb #eb2bff4c
 def place_image(
@@ -570,3 +647,69 @@ def save_rows(
         name = f'{i:06d}_' + re.sub(r'\W', '_', check_row(r, answered=False)['id'])[:80]
         out.append(dict(r, images=[place_image(x, root, f'{name}_{k}') for k,x in enumerate(r['images'])]))
     save_jsonl(out, path)
+
+# %% ../nbs/00_data.ipynb #d0b4387b
+def embed_images(
+    r:dict, # Row
+)->dict:    # The same with bytes for images, and their hashes in `meta`
+    "Read the images of `r` and take a first look at them with `peek_image`."
+    data = [store_image(x)['bytes'] or read_bytes(x) for x in r['images']]
+    for d in data: peek_image(d)
+    return dict(r, images=data, meta=dict(r['meta'], sha256=[sha256(d).hexdigest()[:16] for d in data])) if data else r
+
+# %% ../nbs/00_data.ipynb #89b44ae7
+class RowFile:
+    "An `.arrow` file that rows are added to; it holds at most `batch` rows or 64 MB in memory."
+    def __init__(self,
+        path:Path,      # File to write
+        batch:int=1000, # Rows
+    ):
+        import pyarrow as pa
+        self.pa,self.schema,self.batch,self.rows,self.size,self.n,self.ids = pa, row_features().arrow_schema, batch, [], 0, 0, sha256()
+        self.sink = pa.OSFile(str(path), 'wb')
+        self.writer = pa.ipc.new_stream(self.sink, self.schema)
+    def add(self, r):
+        "Add the row `r`, as `store_row` gives it."
+        self.rows.append(r); self.n += 1; self.ids.update(r['id'].encode() + b'\n')
+        self.size += sum(len(x['bytes'] or b'') for x in r['images'])
+        if len(self.rows)>=self.batch or self.size > 64e6: self.flush()
+    def flush(self):
+        "Write what is held."
+        if self.rows: self.writer.write_batch(self.pa.RecordBatch.from_pylist(self.rows, schema=self.schema))
+        self.rows,self.size = [],0
+    def close(self):
+        "Write what is held and the end of the file."
+        self.flush(); self.writer.close(); self.sink.close()
+
+# %% ../nbs/00_data.ipynb #b6781566
+def write_dataset(
+    rows,                            # Rows, from a list, a reader or a generator
+    out:str|Path,                    # Folder; only one that `write_dataset` wrote is replaced
+    splits:dict|None=None,           # {group: name of its split}; None puts all into `train`
+    quarantine:Quarantine|None=None, # What the reader found already
+    info:dict|None=None,             # Further entries of the manifest
+)->dict:                             # The manifest
+    "Write `rows` one by one into `out`/<split>.arrow, with `quarantine.jsonl` and `manifest.json`; an old set stays until the new one is whole."
+    q,files,seen = Quarantine() if quarantine is None else quarantine,{},set()
+    with atomic_folder(out) as folder:
+        for r in progress(rows, 'rows'):
+            try:
+                if r['id'] in seen: raise ValueError('duplicate id: another row has it; give each its own')
+                name,stored = splits[r['group']] if splits else 'train', store_row(embed_images(r))
+                seen.add(r['id'])
+                if name not in files: files[name] = RowFile(folder/f'{name}.arrow')
+                files[name].add(stored)
+            except (ValueError,OSError) as e: q.add(r['id'], ', '.join(x for x in r['images'] if isinstance(x, str)), e)
+        for f in files.values(): f.close()
+        q.save(folder/'quarantine.jsonl')
+        manifest = dict(splits={k:dict(rows=f.n, ids=f.ids.hexdigest()[:16]) for k,f in files.items()}, quarantined=q.summary(), notes=len(q.notes), **(info or {}), versions=versions(), commit=commit())
+        save_json(manifest, folder/'manifest.json')
+    return manifest
+
+# %% ../nbs/00_data.ipynb #5cd225a8
+def load_splits(
+    out:str|Path, # Folder that `write_dataset` wrote
+)->dict:          # {split: `datasets.Dataset`}, mapped into memory
+    "Open the splits in `out`."
+    from datasets import Dataset
+    return {k:Dataset.from_file(str(Path(out)/f'{k}.arrow')) for k in load_json(Path(out)/'manifest.json')['splits']}

@@ -6,7 +6,8 @@
 __all__ = ['WIDE', 'DATE', 'PERSONAL', 'HASH_SIDE', 'NEAR', 'LEAKS', 'LONG', 'find_personal', 'luhn', 'is_barcode',
            'mask_personal', 'row_text', 'count_personal', 'each_row', 'mojibake', 'loops', 'perceptual_hash',
            'distances', 'near_pairs', 'is_page', 'image_facts', 'in_threads', 'traces', 'leaks', 'check_split',
-           'join_near', 'answer_class', 'text_problems', 'token_length', 'Visit', 'examine', 'examine_all', 'doctor']
+           'join_near', 'split_names', 'make_set', 'answer_class', 'text_problems', 'token_length', 'Visit', 'examine',
+           'examine_all', 'doctor']
 
 # %% ../nbs/00b_checks.ipynb #05f98bd0
 import os
@@ -17,13 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import combinations, islice
+from pathlib import Path
 
 import numpy as np
 from fastcore.basics import patch
 from PIL import Image
 
-from .core import image_digest, progress, use_korean_font
-from .data import Quarantine, assistant, check_messages, iter_dataset, merge_groups, open_image, row, user
+from .core import image_digest, load_json, progress, save_json, use_korean_font
+from .data import Quarantine, assign_groups, check_messages, iter_dataset, load_splits, merge_groups, open_image, write_dataset
 
 # %% ../nbs/00b_checks.ipynb #5c054f28
 WIDE = str.maketrans('０１２３４５６７８９－‐‑‒–—―−＠．', '0123456789--------@.')
@@ -209,7 +211,7 @@ def traces(
     "What a leak from or to `rows` would be seen by; rows are not kept."
     out = dict(ids=[], pages=0, **{k: [] for k in LEAKS})
     def look(r): return [(image_digest(x), image_facts(x) if near else None) for x in r['images']]
-    for r, seen in in_threads(look, each_row(rows)):
+    for r, seen in in_threads(look, progress(each_row(rows), 'rows')):
         if isinstance(seen, Exception): raise seen
         out['ids'].append(r['id']); out['group'].append((r['group'], r['id']))
         for digest, facts in seen:
@@ -218,7 +220,7 @@ def traces(
             elif facts: out['near image'].append((np.frombuffer(bytes.fromhex(facts['hash']), 'uint64'), r['id']))
         for m in r['messages']:
             said = ' '.join(''.join(p['text'] for p in m['content'] if p['type'] == 'text').split())
-            if m['role'] == 'assistant' and len(said) >= LONG: out['answer'].append((unicodedata.normalize('NFC', said), r['id']))
+            if m['role'] == 'assistant' and len(said) >= LONG: out['answer'].append((sha256(unicodedata.normalize('NFC', said).encode()).hexdigest()[:16], r['id']))
     return out
 
 # %% ../nbs/00b_checks.ipynb #dff81681
@@ -274,6 +276,53 @@ def join_near(
     for a, b, d in pairs:
         if quarantine is not None: quarantine.add(b['id'], b['id'], f'near copy: of {a["id"]}, {d} of 255 bits; both are in group {b["group"]} now', kept=True)
     return len(pairs)
+
+# %% ../nbs/00b_checks.ipynb #f6380b25
+def split_names(
+    plan:list,             # Rows, or the `plan` of a reader
+    sizes:tuple=(.8,.1,.1), # As in `data.cut_points`, for train, valid and test; two sizes are for train and test
+    seed:int=0,            # As in `data.order_groups`
+    by:str|None=None,      # As in `data.kind_of`
+    parts:bool=False,      # Keep AI Hub's parts: Training is train, Validation is test
+)->dict:                   # {group: name of its split}
+    "Decide which group goes into which split."
+    if parts:
+        where = {}
+        for r in plan:
+            name = {'Training': 'train', 'Validation': 'test'}.get(r['meta'].get('part'))
+            if name is None: raise ValueError(f'row of group {r["group"]!r} is in neither Training nor Validation; leave parts out and give sizes')
+            if where.setdefault(r['group'], name) != name: raise ValueError(f'group {r["group"]!r} is in Training and in Validation; leave parts out, and the groups are dealt out anew')
+        return where
+    names = {1: ('train',), 2: ('train', 'test'), 3: ('train', 'valid', 'test')}.get(len(sizes))
+    if names is None: raise ValueError(f'sizes {sizes}; allowed: one, two or three; for train, valid and test')
+    return {g: names[i] for g, i in assign_groups(plan, tuple(sizes), seed, by).items()}
+
+# %% ../nbs/00b_checks.ipynb #4f03465a
+def make_set(
+    reader,             # Rows, or a reader that can be gone through more than once
+    out,                # Folder to write
+    sizes:tuple=(.8,.1,.1), # As in `split_names`
+    seed:int=0,         # As in `split_names`
+    by:str|None=None,   # As in `split_names`
+    parts:bool=False,   # As in `split_names`
+    near:int|None=None, # Join near copies before the split and look for them after it; needs all rows in a list. None does neither
+    synthetic:bool=False, # Do these people not exist? Then each row says so in `meta`
+    quarantine:Quarantine|None=None, # What the reader found
+)->dict:                # The manifest, with `leaks` by kind
+    "Split what `reader` gives by group, write it as a set into `out`, and look for leaks."
+    q = getattr(reader, 'quarantine', None) if quarantine is None else quarantine
+    known = (0, 0) if q is None else (len(q), len(q.notes))
+    if near is not None: join_near(reader, near, q)
+    plan = reader.plan() if hasattr(reader, 'plan') else reader if isinstance(reader, list) else [dict(group=r['group'], label=r['label'], source=r['source'], meta=r['meta']) for r in reader]
+    if not plan: raise ValueError(f'nothing to write: no row could be read; first reason: {q[0]["reason"] if q else "none"}')
+    splits = split_names(plan, sizes, seed, by, parts)
+    if q is not None and not isinstance(reader, list): del q[known[0]:], q.notes[known[1]:]  # reading again finds it again
+    rows = (dict(r, meta=dict(r['meta'], synthetic=True)) if synthetic else r for r in reader)
+    write_dataset(rows, out, splits, q, dict(seed=seed, by=by, parts=parts, near=near))
+    found = check_split(*load_splits(out).values(), allow=LEAKS, near=near)
+    manifest = dict(load_json(Path(out)/'manifest.json'), leaks=found)
+    save_json(manifest, Path(out)/'manifest.json')
+    return manifest
 
 # %% ../nbs/00b_checks.ipynb #1635ad35
 def answer_class(

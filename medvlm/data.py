@@ -7,9 +7,10 @@ __all__ = ['KEYS', 'MAX_PIXELS', 'FORMATS', 'ROLES', 'SUFFIX', 'user', 'assistan
            'check_messages', 'check_row', 'row', 'to_rgb', 'open_image', 'peek_image', 'image_hash', 'Quarantine',
            'spellings', 'tidy', 'ImageFolder', 'load_list', 'read_records', 'split_text', 'to_message', 'image_values',
            'group_of', 'read_record', 'merge_groups', 'join_groups', 'read_llava', 'summary', 'caption',
-           'contact_sheet', 'kind_of', 'order_groups', 'cut_points', 'assign_groups', 'split_groups', 'folds',
-           'plot_splits', 'store_image', 'row_features', 'store_row', 'to_dataset', 'restore_row', 'iter_dataset',
-           'from_dataset', 'place_image', 'save_rows', 'embed_images', 'RowFile', 'write_dataset', 'load_splits']
+           'contact_sheet', 'class_sheet', 'kind_of', 'order_groups', 'cut_points', 'assign_groups', 'split_groups',
+           'folds', 'plot_splits', 'store_image', 'row_features', 'store_row', 'to_dataset', 'restore_row',
+           'iter_dataset', 'from_dataset', 'place_image', 'save_rows', 'embed_images', 'RowFile', 'write_dataset',
+           'load_splits']
 
 # %% ../nbs/00_data.ipynb #a6776509
 import json
@@ -439,7 +440,7 @@ def caption(
     "The id of `r` with its first question and answer, in `lines` of `width` letters each."
     said = [''.join(p['text'] for p in m['content'] if p['type']=='text') for m in r['messages'] if m['role']!='system'][:2]
     said = [textwrap.wrap(re.sub('([\u1100-\uffdc])', '\0\\1', text), width)[:lines] for text in said]  # \0 lets a wide letter count twice
-    return '\n'.join([r['id'], *(line.replace('\0', '').strip() for text in said for line in text)])
+    return '\n'.join([r['id'][-width:], *(line.replace('\0', '').strip() for text in said for line in text)])
 
 # %% ../nbs/00_data.ipynb #5045aeb9
 def contact_sheet(
@@ -458,6 +459,27 @@ def contact_sheet(
     for ax,r in zip(axes.flat, some):
         ax.imshow(open_image(r['images'][0]))
         ax.set_title(caption(r), fontsize=7)
+    return fig
+
+# %% ../nbs/00_data.ipynb #ddb8232a
+def class_sheet(
+    rows:list, # Rows with images and labels
+    n:int=6,   # Pictures of each class, evenly spaced
+): # Matplotlib figure
+    "Show `n` first images of every label of `rows`, a line for each."
+    import matplotlib.pyplot as plt
+    use_korean_font()
+    kinds = defaultdict(list)
+    for r in rows:
+        if r['images']: kinds[str(r['label'])].append(r)
+    if not kinds: raise ValueError('no row with an image; a contact sheet needs one; check what was read')
+    fig,axes = plt.subplots(len(kinds), n, figsize=(6, .95*len(kinds)), squeeze=False, layout='constrained')
+    for ax in axes.flat: ax.axis('off')
+    for line,(kind,some) in zip(axes, sorted(kinds.items())):
+        line[0].set_title(f'{kind}, n = {len(some)}', fontsize=7, loc='left')
+        for ax,i in zip(line, np.linspace(0, len(some)-1, min(n, len(some))).astype(int)):
+            im = open_image(some[i]['images'][0]); im.thumbnail((160, 160))
+            ax.imshow(im, vmin=0, vmax=255)
     return fig
 
 # %% ../nbs/00_data.ipynb #36694ca8

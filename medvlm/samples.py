@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SKIN_PARTS', 'SKIN_SIDE', 'LUNG_SAMPLES', 'LUNG_MODES', 'qa_files', 'qa_body', 'save_qa', 'png_bytes', 'skin_label',
-           'save_skin', 'in_mode', 'save_lung']
+           'save_skin', 'in_mode', 'save_lung', 'save_papers', 'make_samples']
 
 # %% ../nbs/00d_samples.ipynb #1046e935
 import csv
@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .core import atomic, atomic_folder
+from .core import atomic
 from .forms import sample_forms, save_llava, word_list
+from .papers import checkup_values, draw_paper, paper_row, receipt_values
 from .phantoms import SKIN, VIEWS, chest_phantom, chest_report, skin_patch
+from .sources import save_llava_json
 
 # %% ../nbs/00d_samples.ipynb #d9eb5ca5
 def qa_files()->list: # Pairs of a path below the tree and the content of the file
@@ -133,3 +135,30 @@ def save_lung(
             reports.append((file, chest_report(finding, seed)))
     with atomic(Path(folder)/'reports.csv') as f: csv.writer(f, lineterminator='\n').writerows([('file', 'report'), *reports])
     return len(reports)
+
+# %% ../nbs/00d_samples.ipynb #294f3313
+def save_papers(
+    folder:Path, # Takes one JPEG a page and rows.json
+    seeds:tuple=(47, 73), # Pages of each kind
+)->int:          # Rows written
+    "Write receipts and check-ups with questions in Chinese, Korean and English as LLaVA rows."
+    rows, seen = [], {}
+    for kind in ('receipt', 'checkup'):
+        for i, seed in enumerate(seeds):
+            values = receipt_values(seed) if kind == 'receipt' else checkup_values(seed)
+            draw_paper(kind, values, 900, seed).save(b := io.BytesIO(), 'JPEG', quality=75, optimize=True)
+            with atomic(Path(folder)/(file := f'{kind}-{seed:06d}.jpg'), 'wb') as f: f.write(b.getvalue())
+            for lang in ('zh', 'ko', 'en'): rows.append(dict(paper_row(kind, seed, lang, image=str(Path(folder)/file)), meta=dict(synthetic=True)))
+    save_llava_json(rows, Path(folder)/'rows.json')
+    return len(rows)
+
+# %% ../nbs/00d_samples.ipynb #0ea854aa
+def make_samples(
+    folder:str|Path, # Where the samples go
+)->dict:             # {name of a folder: files in it}
+    "Write the samples of all jobs: prescriptions, receipts and check-ups, questions and answers, faces, chests."
+    folder = Path(folder)
+    for name, make in dict(rx=lambda f: save_llava(sample_forms(), f), papers=save_papers, qa=save_qa, skin=save_skin, lung=save_lung).items():
+        if (folder/name).exists() and not (folder/name).is_dir(): raise ValueError(f'{folder/name}: a file; give another folder')
+        make(folder/name)
+    return {name: sum(p.is_file() for p in (folder/name).rglob('*')) for name in ('rx', 'papers', 'qa', 'skin', 'lung')}

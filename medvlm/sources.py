@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['JUNK', 'QA_FOLDER', 'PART', 'SKIN_CLASSES', 'SKIN_FOLDER', 'SKIN_QUESTION', 'SKIN_EXPECTED', 'IMAGES', 'LUNG_CLASSES',
-           'LUNG_FOLDERS', 'LUNG_QUESTION', 'PATIENT', 'COLUMNS', 'readable', 'Files', 'load_objects', 'question_text',
-           'answer_text', 'overlaps', 'pair', 'part_of', 'QaTree', 'text_of', 'save_instructions', 'skin_facts',
-           'skin_labels', 'skin_row', 'read_skin', 'skin_counts', 'class_of', 'read_reports', 'xray_row',
+           'LUNG_FOLDERS', 'PATIENT', 'COLUMNS', 'readable', 'Files', 'load_objects', 'question_text', 'answer_text',
+           'overlaps', 'pair', 'part_of', 'QaTree', 'text_of', 'save_instructions', 'skin_facts', 'skin_labels',
+           'skin_row', 'read_skin', 'skin_counts', 'class_of', 'class_question', 'read_reports', 'xray_row',
            'settle_copies', 'read_xray', 'read_csv', 'open_table', 'record_row', 'Table', 'turn_text', 'place_images',
            'save_llava_json', 'save_messages']
 
@@ -347,18 +347,25 @@ LUNG_CLASSES = 'Chest_Changes Degenerative_Infectious Higher_Density Inflammator
 LUNG_FOLDERS = {'00 Anatomia Normal': 'Normal', '01 Processos Inflamatórios Pulmonares': 'Inflammatory_Pneumonia', '02 Maior Densidade': 'Higher_Density', '03 Menor Densidade': 'Lower_Density',
                 '04 Doenças Pulmonares Obstrutivas': 'Obstructive', '05 Doenças Infecciosas Degenerativas': 'Degenerative_Infectious', '06 Lesões Encapsuladas': None,
                 '07 Alterações de Mediastino': 'Mediastinal_Changes', '08 Alterações do Tórax': 'Chest_Changes'}
-LUNG_QUESTION = f'Read this chest X-ray. Begin with "Class:" and one of {", ".join(LUNG_CLASSES)}. Go on with "Explanation:" and what can be seen.'
 PATIENT = r'^(\d+)_'
 
 # %% ../nbs/00a_sources.ipynb #b92df8e3
 def class_of(
     folder:str,  # Name of a folder, with those above it
-    classes:dict, # {beginning of a folder's name: class, or None to leave it out}
+    classes:dict|None, # {beginning of a folder's name: class, or None to leave it out}; None takes the name of the folder itself
 ): # Class, None, or False when no name fits
     "The class of `folder`, without regard to capital letters."
+    if classes is None: return folder.split('/')[-1] or False
     names = [unicodedata.normalize('NFC', p).casefold().strip() for p in reversed(folder.split('/'))]
     keys = {unicodedata.normalize('NFC', k).casefold(): c for k, c in classes.items()}
     return next((keys[k] for n in names for k in sorted(keys, key=len, reverse=True) if n.startswith(k)), False)
+
+# %% ../nbs/00a_sources.ipynb #3b0ab72c
+def class_question(
+    labels:list, # Classes
+)->str:          # What is asked of an X-ray
+    "Ask for one of `labels` and a reason, in the form `Class: …`, `Explanation: …`."
+    return f'Read this chest X-ray. Begin with "Class:" and one of {", ".join(labels)}. Go on with "Explanation:" and what can be seen.'
 
 # %% ../nbs/00a_sources.ipynb #fc22cdf4
 def read_reports(
@@ -406,15 +413,16 @@ def settle_copies(
 # %% ../nbs/00a_sources.ipynb #8989da97
 def read_xray(
     *sources,                 # Folders and zips, a folder for each class
-    classes:dict=LUNG_FOLDERS, # {beginning of a folder's name: class, or None to leave it out}
+    classes:dict|None=LUNG_FOLDERS, # As in `class_of`
     pattern:str=PATIENT,      # Regular expression whose first group is the patient
     reports:dict|None=None,   # As `read_reports` gives it
-    question:str=LUNG_QUESTION, # What is asked
+    question:str='',          # What is asked; `class_question` of the classes when empty
     quarantine=None,          # `Quarantine` for what cannot be used; a new one when None
 )->list:                      # Rows, whose images are paths
     "Read the X-rays in `sources`, a class from each folder and the patient from each name."
     files = Files(*sources, quarantine=quarantine)
     rows, q, left = [], files.quarantine, Counter()
+    question = question or class_question(sorted({c for f in files if (c := class_of(f, classes)) and files.entries(f, IMAGES)}))
     for folder in progress([*files], 'folders'):
         label = class_of(folder, classes)
         for name, path in files.entries(folder, IMAGES):
@@ -424,7 +432,7 @@ def read_xray(
                 rows.append(xray_row(folder, name, path, label, pattern, reports or {}, question))
             except (ValueError, OSError) as e: q.add(Path(name).stem, f'{folder}/{name}', e)
     for folder, n in left.items(): q.add(folder, '', f'left out: {n} pictures of {folder}, as classes says', kept=True)
-    if not rows: raise ValueError(f'{", ".join(map(str, sources))}: no picture in a folder that stands for a class; folders are {[*files][:9]}, classes know {[*classes]}; pass classes={{folder: class}}')
+    if not rows: raise ValueError(f'{", ".join(map(str, sources))}: no picture in a folder that stands for a class; folders are {[*files][:9]}, classes know {[*(classes or ())]}; pass classes={{folder: class}}')
     alone = sum(not r['group'].startswith('patient ') for r in rows)
     if alone: q.add('', '', f'no patient: {alone} of {len(rows)} names do not match {pattern!r}; each is a group of its own', kept=True)
     return settle_copies(rows, q)

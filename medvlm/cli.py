@@ -111,6 +111,7 @@ def run_doctor(
 )->int:  # 1 when something bad was found, else 0
     "Examines the rows of a set, prints what is wrong and leaves table, quarantine and pictures in a run folder."
     from itertools import chain
+    from matplotlib import pyplot as plt
     from medvlm import core
     from medvlm.checks import doctor
     from medvlm.data import Quarantine, iter_dataset, load_splits
@@ -126,6 +127,7 @@ def run_doctor(
     q.save(run.path('quarantine.jsonl')); core.save_json(table.to_dict('records'), run.path('problems.json'))
     run.figure(visit.histograms(), 'sizes')
     if fig := visit.picture(rows()): run.figure(fig, 'problems')
+    plt.close('all')
     print(f'{len(visit.facts)} rows in {", ".join(splits)}; {len(visit.bad_ids())} must not be used' + ('' if processor else '; tokens not counted, name a --processor'))
     for p in table.to_dict('records'): print(f'{"bad " if p["bad"] else "look"} {p["problem"]:18} {p["rows"]:6}  {p["examples"]}: {p["what"]}')
     print(f'Details: {run.dir}')

@@ -724,7 +724,8 @@ def write_dataset(
             except (ValueError,OSError) as e: q.add(r['id'], ', '.join(x for x in r['images'] if isinstance(x, str)), e)
         for f in files.values(): f.close()
         q.save(folder/'quarantine.jsonl')
-        manifest = dict(splits={k:dict(rows=f.n, ids=f.ids.hexdigest()[:16]) for k,f in files.items()}, quarantined=q.summary(), notes=len(q.notes), **(info or {}), versions=versions(), commit=commit())
+        order = sorted(files, key=lambda k: (('train','valid','test').index(k) if k in ('train','valid','test') else 3, k))
+        manifest = dict(splits={k:dict(rows=files[k].n, ids=files[k].ids.hexdigest()[:16]) for k in order}, quarantined=q.summary(), notes=len(q.notes), **(info or {}), versions=versions(), commit=commit())
         save_json(manifest, folder/'manifest.json')
     return manifest
 

@@ -142,6 +142,7 @@ def push(
 )->str:                # Address of the commit, or the folder of a dry run
     "Check the set in `out` and send it to `repo` in one commit, private unless told otherwise."
     import tempfile
+    from httpx import HTTPError
     from huggingface_hub import HfApi
     if repo.count('/') != 1 or not all(repo.split('/')): raise ValueError(f'repository {repo!r}; it must be of the form who/what, as in clinic/chest-reports')
     if dry_run: write_repo(out, dry_run, private, allow); return str(dry_run)
@@ -153,4 +154,4 @@ def push(
             api.create_repo(repo, repo_type='dataset', private=private, exist_ok=True)
             if private and not api.repo_info(repo, repo_type='dataset').private: raise ValueError(f'{repo} is public already; pass private=False if that is meant, or take another name')
             return api.upload_folder(repo_id=repo, repo_type='dataset', folder_path=f'{box}/repo', commit_message='Set written by medvlm').commit_url
-        except OSError as e: raise ValueError(hide_keys(f'{repo}: {e}; check name, token and network, or pass dry_run')) from None
+        except (OSError, HTTPError) as e: raise ValueError(hide_keys(f'{repo}: {e}; check name, token and network, or pass dry_run')) from None

@@ -773,7 +773,7 @@ def demo(
     say(f'{len(taught)} text lines to train on. Scoring the base')
     before = base_table(test, replace(recipe, views=1), run, parts)  # no view helps a base that does not know the labels asked for
     say(f'Tuning for {recipe.steps} steps')
-    model, processor, _ = load_bundle(fit(recipe, taught, run, say=say))
+    model, processor, _ = load_bundle(fit(recipe, taught, run, say=say, held_out=test))
     after = score_pages('tuned', model, processor, test, recipe, run, parts)
     if extra: more = {Path(rows).stem: (extra, *score_pages('rows', model, processor, extra, recipe, run))}
     return conclude(run, recipe, test, before, after, more, say)

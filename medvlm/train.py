@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 from . import core
+from .checks import check_split
 from .data import open_image, to_dataset
 from .models import PARTS, VIEWS, ImagePolicy, Part, Tuning, generate, load, param_groups, part_of, plan, plan_table, prepare, save_bundle
 
@@ -371,9 +372,12 @@ def fit(
     rows:list, # Training rows, already presented as the recipe wants
     run:core.Run, # Run folder
     quarantine=None, # Takes rows that are too long
-    say=print # Called with lines for people
+    say=print, # Called with lines for people
+    held_out:list=(), # Rows for validation and test, which must share nothing with `rows`
+    allow:tuple=() # Kinds of `checks.LEAKS` that they may share all the same
 ) -> Path: # Folder of the bundle
-    "Tunes the recipe's base on `rows`, or goes on where a killed run stopped, and saves a bundle."
+    "Tunes the recipe's base on `rows`, or goes on where a killed run stopped, and saves a bundle; refuses rows that leak into those held out."
+    leaks = check_split(rows, held_out, allow=allow)
     claim(run, recipe, rows)
     out, ckpt = run.path('bundle'), run.path('checkpoints')
     if (out/'manifest.json').exists(): say(f'{out} is finished'); return out
@@ -393,7 +397,7 @@ def fit(
     if done: say(f'going on from {Path(done).name}')
     trainer.train(resume_from_checkpoint=done)
     core.save_json([{k: l[k] for k in ('step', 'loss', 'grad_norm', 'learning_rate') if k in l} for l in trainer.state.log_history if 'loss' in l], run.path('loss.json'))
-    save_bundle(trainer.model, processor, out, recipe.base, recipe.policy, recipe=asdict(recipe), data=core.fingerprint(rows), steps=trainer.state.global_step)
+    save_bundle(trainer.model, processor, out, recipe.base, recipe.policy, recipe=asdict(recipe), data=core.fingerprint(rows), steps=trainer.state.global_step, held_out=len(held_out), leaks=leaks)
     shutil.rmtree(ckpt, ignore_errors=True)
     return out
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medvlm.data import (Quarantine, check_split, from_dataset, group_of, open_image, read_llava, row, save_rows, split_groups, summary,
+from medvlm.checks import check_split
+from medvlm.data import (Quarantine, from_dataset, group_of, open_image, read_llava, row, save_rows, split_groups, summary,
                          to_dataset, user, assistant)
 
 RX = Path(__file__).parents[2] / 'shared/data/rx'

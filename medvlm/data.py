@@ -690,8 +690,10 @@ class RowFile:
         self.pa,self.schema,self.batch,self.rows,self.size,self.n,self.ids = pa, row_features().arrow_schema, batch, [], 0, 0, sha256()
         self.sink = pa.OSFile(str(path), 'wb')
         self.writer = pa.ipc.new_stream(self.sink, self.schema)
-    def add(self, r):
-        "Add the row `r`, as `store_row` gives it."
+    def add(self,
+        r:dict, # Row, as `store_row` gives it
+    ):
+        "Add `r`, and write when enough is held."
         self.rows.append(r); self.n += 1; self.ids.update(r['id'].encode() + b'\n')
         self.size += sum(len(x['bytes'] or b'') for x in r['images'])
         if len(self.rows)>=self.batch or self.size > 64e6: self.flush()

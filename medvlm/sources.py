@@ -200,7 +200,9 @@ class QaTree:
         for f in self.files:
             if m := QA_FOLDER.search(f): self.folders.setdefault((part_of(f), *m.groups()[1:]), {'1': [], '2': []})[m[1]].append(f)
         if not self.folders: raise ValueError(f'{", ".join(map(str, sources))}: no folder 1.질문/… or 2.답변/… in it; give the folder or zips of AI Hub 71762 ({len([*self.files])} other folders)')
-    def group_of(self, key):
+    def group_of(self,
+        key:tuple, # Part, category, disease and intention
+    )->str:
         "The group of the rows of a folder."
         return '/'.join(key[1:] if self.group == 'folder' else key[1:3])
 

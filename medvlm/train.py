@@ -284,12 +284,14 @@ def part_trainer(
 ) -> type: # Subclass of `trl.SFTTrainer`
     "TRL's trainer with one optimizer group for each part of `tuning`, rows of similar length together and every answer token of the same weight; a function, so that importing this module stays light."
     import torch
-    lengths, answers = zip(*sizes)
+    from transformers import PrinterCallback
     from trl import SFTTrainer
+    lengths, answers = zip(*sizes)
     class PartTrainer(SFTTrainer):
         "`SFTTrainer` with the groups of a `Tuning` and batches by length."
         def __init__(self, *args, **kw):
             super().__init__(*args, **kw)
+            self.remove_callback(PrinterCallback)  # losses go to a file
             self.model_accepts_loss_kwargs = False  # every model gives the mean over a batch's answer tokens, which `compute_loss` weighs
         def _get_train_sampler(self, train_dataset=None):
             "Indices of rows, batch by batch."
@@ -381,7 +383,6 @@ def fit(
     claim(run, recipe, rows)
     out, ckpt = run.path('bundle'), run.path('checkpoints')
     if (out/'manifest.json').exists(): say(f'{out} is finished'); return out
-    from transformers import PrinterCallback
     core.seed_all(recipe.seed); model, processor = load(recipe.base, recipe.policy)
     collate = Collator(processor, recipe.policy, recipe.max_tokens)
     rows, sizes = fit_lengths(rows, collate, quarantine)
@@ -392,9 +393,7 @@ def fit(
     trainer = part_trainer(recipe.tuning, sizes, recipe.weight_decay)(
         model=model, args=trainer_args(recipe, ckpt), train_dataset=to_dataset(rows), data_collator=collate,
         processing_class=processor, callbacks=[first_step_probe(recipe.tuning)])
-    trainer.remove_callback(PrinterCallback)
-    done = last_checkpoint(ckpt)
-    if done: say(f'going on from {Path(done).name}')
+    if done := last_checkpoint(ckpt): say(f'going on from {Path(done).name}')
     trainer.train(resume_from_checkpoint=done)
     core.save_json([{k: l[k] for k in ('step', 'loss', 'grad_norm', 'learning_rate') if k in l} for l in trainer.state.log_history if 'loss' in l], run.path('loss.json'))
     save_bundle(trainer.model, processor, out, recipe.base, recipe.policy, recipe=asdict(recipe), data=core.fingerprint(rows), steps=trainer.state.global_step, held_out=len(held_out), leaks=leaks)

@@ -413,14 +413,14 @@ def examine_all(
     visit:Visit,    # What was found row by row; takes what is found here
 )->Visit:           # The same
     "Look at the rows together."
-    ids, answers, labels = Counter(f['id'] for f in visit.facts), Counter(a for f in visit.facts for a in set(f['answers'])), defaultdict(set)
+    ids, answers, labels = Counter(f['id'] for f in visit.facts), Counter(a for a, _ in {(a, f['group']) for f in visit.facts for a in f['answers']}), defaultdict(set)
     for f in visit.facts:
         for d in f['digests']: labels[d].add(f['label'])
     limit = max(2, len(visit.facts)//100)
     for f in visit.facts:
         if ids[f['id']] > 1: visit.note(f['id'], 'duplicate id', f'{ids[f["id"]]} rows have it; give each its own')
         if any(len(labels[d]) > 1 for d in f['digests']): visit.note(f['id'], 'label conflict', 'the same picture has another label elsewhere; keep it in one class')
-        if (n := max((answers[a] for a in f['answers']), default=0)) > limit: visit.note(f['id'], 'repeated answer', f'{n} rows have the same long answer; a model will learn it by heart', False)
+        if (n := max((answers[a] for a in f['answers']), default=0)) > limit: visit.note(f['id'], 'repeated answer', f'{n} groups have the same long answer; a model will learn it by heart', False)
         if f['personal']: visit.note(f['id'], 'personal data', f'{", ".join(f["personal"])}; mask_personal hides it, or mark the row as synthetic', False)
     return visit
 
@@ -457,6 +457,19 @@ def table(self:Visit): # `pandas.DataFrame`: for each kind, number of rows, whet
 
 # %% ../nbs/00b_checks.ipynb #b6fe623a
 @patch
+def examples(self:Visit,
+    n:int=6, # Rows at most
+)->dict:     # {id: kind of problem}
+    "Rows to show: one of each kind, then more of them."
+    kinds, out = defaultdict(list), {}
+    for p in self.problems: kinds[p['kind']].append(p['id'])
+    for _ in range(n):
+        for kind, ids in kinds.items():
+            if len(out) < n and (id := next((i for i in ids if i not in out), None)) is not None: out[id] = kind
+    return out
+
+# %% ../nbs/00b_checks.ipynb #970b3cbc
+@patch
 def picture(self:Visit,
     rows, # The rows that were examined
     n:int=6, # Pictures at most, one for each kind first
@@ -464,18 +477,16 @@ def picture(self:Visit,
     "Show images of rows that have a problem, with its name."
     import matplotlib.pyplot as plt
     use_korean_font()
-    kinds, shown = {p['id']: p['kind'] for p in reversed(self.problems)}, []
+    kinds, shown = self.examples(3*n), {}
     for r in each_row(rows):
-        if r['id'] not in kinds or not r['images']: continue
-        try: shown.append((kinds[r['id']], r['id'], open_image(r['images'][0])))
+        if r['id'] not in kinds or r['id'] in shown or not r['images']: continue
+        try: shown[r['id']] = open_image(r['images'][0])
         except (ValueError, OSError): continue
-        if len({k for k, _, _ in shown}) >= n: break
-    first = {k: i for i, (k, _, _) in reversed([*enumerate(shown)])}
-    shown = [shown[i] for i in sorted(first.values())] + [s for i, s in enumerate(shown) if i not in first.values()]
     if not shown: return None
-    fig, axes = plt.subplots(1, min(n, len(shown)), figsize=(6, 1.6), squeeze=False, layout='constrained')
-    for ax, (kind, id, im) in zip(axes.flat, shown):
-        im.thumbnail((160, 160)); ax.imshow(im, vmin=0, vmax=255); ax.axis('off'); ax.set_title(f'{kind}\n{id[:18]}', fontsize=6)
+    some = [id for id in kinds if id in shown][:n]
+    fig, axes = plt.subplots(1, len(some), figsize=(6, 1.6), squeeze=False, layout='constrained')
+    for ax, id in zip(axes.flat, some):
+        shown[id].thumbnail((160, 160)); ax.imshow(shown[id], vmin=0, vmax=255); ax.axis('off'); ax.set_title(f'{kinds[id]}\n{id[-20:]}', fontsize=6)
     return fig
 
 # %% ../nbs/00b_checks.ipynb #e58015cd

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIONS', 'COMMANDS', 'PLACES', 'run_demo', 'run_train', 'run_eval', 'run_pretrain', 'run_samples', 'open_source',
-           'run_data', 'run_doctor', 'run_push', 'size', 'parser', 'main']
+           'run_data', 'draw_visit', 'run_doctor', 'run_push', 'size', 'parser', 'main']
 
 # %% ../nbs/07_cli.ipynb #a3ea9963
 import argparse, sys
@@ -98,12 +98,34 @@ def run_data(
     "Reads a source, splits it by group, writes the set and says what became of every file."
     from medvlm.checks import NEAR, make_set
     from medvlm.data import Quarantine
+    from medvlm.sources import skin_counts
     q = Quarantine()
     near = (NEAR if args.kind == 'xray' else None) if args.near is None else None if args.near < 0 else args.near
-    m = make_set(open_source(args, q), args.out, tuple(args.sizes), args.seed, args.by, args.parts, near, args.synthetic, q)
+    source = open_source(args, q)
+    if args.kind == 'skin': print(skin_counts(source).to_string())
+    m = make_set(source, args.out, tuple(args.sizes), args.seed, args.by, args.parts, near, args.synthetic, q)
     for name, s in m['splits'].items(): print(f'{name:6} {s["rows"]:8} rows   ids {s["ids"]}')
     print(f'quarantine: {len(q)} {q.summary()}, notes: {len(q.notes)}; see {args.out}/quarantine.jsonl')
     print(f'leaks between splits: {m["leaks"] or "none"}')
+
+# %% ../nbs/07_cli.ipynb #13ecd02e
+def draw_visit(
+    visit,  # What the doctor found
+    splits:dict, # {name: `datasets.Dataset`}
+    run,    # Run folder
+):
+    "Saves the pictures of a visit: sizes, classes by split, some of each class, some of each problem."
+    from itertools import chain
+    from matplotlib import pyplot as plt
+    from medvlm.data import class_sheet, iter_dataset, plot_splits
+    run.figure(visit.histograms(), 'sizes')
+    light = {k: [*iter_dataset(d, whole=False)] for k, d in splits.items()}
+    few = [r for d in splits.values() for r in iter_dataset(d.select(range(0, len(d), 1 + len(d)//500))) if r['images']]
+    if len({r['label'] for v in light.values() for r in v}) <= 20:
+        run.figure(plot_splits(light, 'label'), 'classes')
+        if few: run.figure(class_sheet(few), 'pictures')
+    if fig := visit.picture(chain(*(iter_dataset(d) for d in splits.values()))): run.figure(fig, 'problems')
+    plt.close('all')
 
 # %% ../nbs/07_cli.ipynb #18bfa576
 def run_doctor(
@@ -111,7 +133,6 @@ def run_doctor(
 )->int:  # 1 when something bad was found, else 0
     "Examines the rows of a set, prints what is wrong and leaves table, quarantine and pictures in a run folder."
     from itertools import chain
-    from matplotlib import pyplot as plt
     from medvlm import core
     from medvlm.checks import doctor
     from medvlm.data import Quarantine, iter_dataset, load_splits
@@ -125,9 +146,7 @@ def run_doctor(
     visit = doctor(rows(), policy, processor, tuple(args.labels.split(',')) if args.labels else (), args.max_tokens, q)
     table = visit.table()
     q.save(run.path('quarantine.jsonl')); core.save_json(table.to_dict('records'), run.path('problems.json'))
-    run.figure(visit.histograms(), 'sizes')
-    if fig := visit.picture(rows()): run.figure(fig, 'problems')
-    plt.close('all')
+    draw_visit(visit, splits, run)
     print(f'{len(visit.facts)} rows in {", ".join(splits)}; {len(visit.bad_ids())} must not be used' + ('' if processor else '; tokens not counted, name a --processor'))
     for p in table.to_dict('records'): print(f'{"bad " if p["bad"] else "look"} {p["problem"]:18} {p["rows"]:6}  {p["examples"]}: {p["what"]}')
     print(f'Details: {run.dir}')

@@ -6,7 +6,7 @@
 __all__ = ['KEYS', 'MAX_PIXELS', 'FORMATS', 'ROLES', 'SUFFIX', 'user', 'assistant', 'image_parts', 'check_message',
            'check_messages', 'check_row', 'row', 'to_rgb', 'open_image', 'peek_image', 'image_hash', 'Quarantine',
            'spellings', 'tidy', 'ImageFolder', 'load_list', 'read_records', 'split_text', 'to_message', 'image_values',
-           'group_of', 'read_record', 'merge_groups', 'join_groups', 'read_llava', 'summary', 'caption',
+           'group_of', 'read_record', 'merge_groups', 'join_groups', 'json_in_zip', 'read_llava', 'summary', 'caption',
            'contact_sheet', 'class_sheet', 'kind_of', 'order_groups', 'cut_points', 'assign_groups', 'split_groups',
            'folds', 'plot_splits', 'store_image', 'row_features', 'store_row', 'to_dataset', 'restore_row',
            'iter_dataset', 'from_dataset', 'place_image', 'save_rows', 'embed_images', 'RowFile', 'write_dataset',
@@ -20,6 +20,7 @@ import re
 import textwrap
 import unicodedata
 import warnings
+import zipfile
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from hashlib import sha256
@@ -268,7 +269,7 @@ def load_list(
     path:str|Path, # `.json` with a list, or `.jsonl` with one value a line; UTF-8
 )->list:           # Values of the list, or the lines as bytes
     "Load `path`, or say what is wrong with it as a whole."
-    if Path(path).suffix=='.jsonl':
+    if str(path).split('::')[0].endswith('.jsonl'):
         data = [line for line in read_bytes(path).removeprefix(b'\xef\xbb\xbf').split(b'\n') if line.strip()]
         if not data: raise ValueError(f'{path}: the file is empty; it must have one record a line; make or download it again')
         return data
@@ -390,8 +391,19 @@ def join_groups(
     return pairs
 
 # %% ../nbs/00_data.ipynb #550395ae
+def json_in_zip(
+    path:str|Path, # JSON file, or a zip that holds one
+    images=None,   # Folder or zip of the images, if it was given
+)->tuple:          # (what `read_bytes` takes, folder or zip of the images)
+    "Find the one `.json` or `.jsonl` of a zip, whose images lie in the zip too."
+    if not zipfile.is_zipfile(path): return path,images
+    names = [n for n in open_zip(str(path), os.stat(path).st_mtime_ns, os.getpid()).namelist() if n.endswith(('.json','.jsonl')) and '__MACOSX' not in n]
+    if len(names)!=1: raise ValueError(f'{path}: {len(names)} JSON files in it; allowed is one; unpack it and name the one that is meant')
+    return f'zip://{names[0]}::{path}', path if images is None else images
+
+# %% ../nbs/00_data.ipynb #7bdd28d9
 def read_llava(
-    json_path:str|Path,              # `.json` or `.jsonl` of either family
+    json_path:str|Path,              # `.json` or `.jsonl` of either family, or a zip that holds one and its images
     images:str|Path|None=None,       # Folder or zip of the images; the folder of `json_path` when None
     quarantine:Quarantine|None=None, # Takes bad rows; when None, a warning counts them
     pattern:str=SUFFIX,              # What `group_of` cuts off
@@ -400,11 +412,12 @@ def read_llava(
 )->list:                             # Checked rows
     "Read the rows of `json_path` with their images under `images`; bad ones go to `quarantine`."
     q = Quarantine() if quarantine is None else quarantine
+    json_path,images = json_in_zip(json_path, images)
     start,records = len(q),read_records(json_path, q)
     folder = ImageFolder(Path(json_path).parent if images is None else images, [v for r in records for v in image_values(r) if isinstance(v, str)])
     rows,seen = [],set()
     for i,r in enumerate(records):
-        id = f'{Path(json_path).stem}-{i:05d}' if r.get('id') in (None, '') else str(r['id'])
+        id = f'{Path(str(json_path).split("::")[0]).stem}-{i:05d}' if r.get('id') in (None, '') else str(r['id'])
         try:
             if id in seen: raise ValueError('duplicate id: another record has it; give each its own')
             seen.add(id)

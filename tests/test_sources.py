@@ -156,6 +156,14 @@ def test_cp949_names_in_a_zip(tmp_path):
     assert (r['label'], r['meta']['view']) == ('주사', '측면') and open_image(r['images'][0]).size == (64, 64)
 
 
+def test_llava_in_a_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'papers.zip', 'w') as z:
+        for p in (SAMPLES / 'papers').iterdir(): z.write(p, f'any/{p.name}')
+    rows, loose = read_llava(tmp_path / 'papers.zip', quarantine=(q := Quarantine())), read_llava(SAMPLES / 'papers/rows.json')
+    assert not q and [(r['id'], r['group'], r['messages']) for r in rows] == [(r['id'], r['group'], r['messages']) for r in loose]
+    assert make_set(rows, tmp_path / 'set', (.5, .5))['leaks'] == {}
+
+
 def test_a_zip_that_is_replaced_is_read_anew(tmp_path):
     for text in ('one', 'other'):
         with zipfile.ZipFile(tmp_path / 'x.zip', 'w') as z: z.writestr('a/b', text)

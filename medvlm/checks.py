@@ -145,7 +145,7 @@ def distances(
     return sum(np.bitwise_count(a[:, None, i] ^ b[None, :, i]).astype('uint16') for i in range(4))
 
 # %% ../nbs/00b_checks.ipynb #f771ced2
-NEAR = 40
+NEAR = 36
 
 # %% ../nbs/00b_checks.ipynb #0a289085
 def near_pairs(
@@ -305,7 +305,7 @@ def make_set(
     seed:int=0,         # As in `split_names`
     by:str|None=None,   # As in `split_names`
     parts:bool=False,   # As in `split_names`
-    near:int|None=None, # Join near copies before the split and look for them after it; needs all rows in a list. None does neither
+    near:int|None=None, # Join the groups of near copies before the split and look for them after it; needs all rows in a list. None does neither
     synthetic:bool=False, # Do these people not exist? Then each row says so in `meta`
     quarantine:Quarantine|None=None, # What the reader found
 )->dict:                # The manifest, with `leaks` by kind

@@ -183,7 +183,7 @@ OPTIONS = {
     '--by': dict(help='stratify by label, source or a key of meta, such as category'),
     '--seed': dict(type=int, default=0, help='another seed, another split (default: 0)'),
     '--parts': dict(action='store_true', help="keep AI Hub's parts: Training is train, Validation is test"),
-    '--near': dict(type=int, help='bits of 255 within which pictures are copies; -1 does not compare (default: 40 for xray, else -1)'),
+    '--near': dict(type=int, help='bits of 255 within which pictures are copies; -1 does not compare (default: 36 for xray, else -1)'),
     '--synthetic': dict(action='store_true', help='these people do not exist'),
     '--pairing': dict(default='draw', choices=('draw', 'best', 'all'), help='qa: which answers a question gets (default: draw)'),
     '--group': dict(default='folder', choices=('folder', 'disease'), help='qa: what stays in one split (default: folder)'),

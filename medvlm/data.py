@@ -580,13 +580,15 @@ def plot_splits(
     import matplotlib.pyplot as plt
     use_korean_font()
     count = {s:Counter({r['group']:str(r[by]) for r in rows}.values()) for s,rows in splits.items()}
-    fig,ax = plt.subplots(figsize=(5, .5+.4*len(splits)), layout='constrained')
+    kinds = sorted(set().union(*count.values()))
+    fig,ax = plt.subplots(figsize=(6, 1+.35*len(splits)+.18*-(-len(kinds)//3)), layout='constrained')
     left = np.zeros(len(splits))
-    for kind in sorted(set().union(*count.values())):
+    for kind in kinds:
         n = np.array([c[kind] for c in count.values()])
         ax.bar_label(ax.barh(list(splits), n, left=left, label=kind), [str(x) if x else '' for x in n], label_type='center')
         left += n
-    ax.invert_yaxis(); ax.legend(title=by, fontsize=7); ax.set_xlabel('groups')
+    ax.invert_yaxis(); ax.set_xlabel('groups')
+    fig.legend(title=by, fontsize=7, title_fontsize=7, loc='outside lower center', ncols=3)
     ax.set_title(f'n = {int(left.sum())} groups, {sum(map(len, splits.values()))} rows')
     return fig
 

@@ -75,7 +75,7 @@ def add_zip(self:Files,
         file = readable(raw, legacy=not utf8)
         if '..' in file.split('/') or re.match('[A-Za-z]:', file): say(file, f'unsafe name: it leads out of {path.name}; pack the zip again without .. and drive letters')
         elif file.lower().endswith('.zip'): say(file, f'nested zip: in {path.name}; unpack {path.name} and give the folder')
-        elif not JUNK.search(file): folders[os.path.dirname(f'{name}/{file}')].append((os.path.basename(file), raw))
+        elif not JUNK.search(file): folders[os.path.dirname(f'{name}/{file}')].append(raw)
     for folder, names in folders.items(): self.places[folder].append((str(path.resolve()), names))
 
 # %% ../nbs/00a_sources.ipynb #545d61c6
@@ -101,7 +101,9 @@ def entries(self:Files,
     out = []
     for place, names in self.places[folder]:
         if names is None: found = [(readable(e.name), e.path) for e in os.scandir(place) if e.is_file() and not JUNK.search(e.name) and not e.name.lower().endswith('.zip')]
-        else: found = [(n, f'zip://{raw}::{place}') for n, raw in names]
+        else:
+            info = open_zip(place, os.stat(place).st_mtime_ns, os.getpid()).getinfo
+            found = [(os.path.basename(readable(raw, legacy=not info(raw).flag_bits & 0x800)), f'zip://{raw}::{place}') for raw in names]
         out += [(n, p) for n, p in found if n.lower().endswith(ending)]
     return sorted(out)
 

@@ -271,7 +271,7 @@ def test_real_chests_read_doctored_and_split_by_patient(tmp_path):
 
 @needs('cxr')
 def test_near_threshold_on_real_chests():
-    "The figures that 00b_checks gives for the threshold of 40 bits."
+    "The figures that 00b_checks gives for the threshold of 36 bits."
     pictures = [open_image(p) for p in sorted((SHARED / 'cxr').glob('*/*'))]
     hashes = np.array([perceptual_hash(im) for im in pictures])
     apart = distances(hashes, hashes)[np.triu_indices(120, 1)]

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MAX_MEMBER', 'MAX_RATIO', 'PACKAGES', 'parse_env', 'dotenv', 'env', 'known_keys', 'hide_keys', 'Device', 'cuda_card',
-           'choose_device', 'device', 'cpu_bf16', 'preset', 'seed_all', 'atomic', 'plain', 'save_json', 'atomic_folder',
-           'progress', 'open_zip', 'check_member', 'read_member', 'read_bytes', 'load_json', 'save_jsonl', 'load_jsonl',
-           'append_jsonl', 'versions', 'commit', 'machine', 'image_digest', 'fingerprint', 'Run', 'korean_font',
-           'use_korean_font']
+           'choose_device', 'device', 'cpu_bf16', 'preset', 'seed_all', 'atomic', 'plain', 'save_json', 'progress',
+           'open_zip', 'check_member', 'read_member', 'read_bytes', 'load_json', 'save_jsonl', 'load_jsonl',
+           'is_running', 'atomic_folder', 'append_jsonl', 'versions', 'commit', 'machine', 'image_digest',
+           'fingerprint', 'Run', 'korean_font', 'use_korean_font']
 
 # %% ../nbs/00_core.ipynb #bbab2b6e
 import hashlib
@@ -196,25 +196,6 @@ def save_json(
     "Write `obj` to `path` as UTF-8 JSON for people to read, atomically."
     with atomic(path) as file: file.write(json.dumps(plain(obj), ensure_ascii=False, indent=2) + '\n')
 
-# %% ../nbs/00_core.ipynb #b491c717
-@contextmanager
-def atomic_folder(
-    path:Path, # Folder to write; it may be there already if it has a `manifest.json`
-): # Context manager that gives the folder to write into
-    "Make a folder that appears at `path`, whole, when the block ends without an error, and leaves the old one as it is otherwise."
-    path = Path(path)
-    beside, old = (path.parent / f'.{kind}-{path.name}' for kind in ('tmp', 'old'))
-    if old.exists() and not path.exists(): old.rename(path)
-    if path.exists() and not (path.is_dir() and ((path/'manifest.json').exists() or not any(path.iterdir()))):
-        raise ValueError(f'{path}: there is something else already; give a new folder, or one that was written by the same command')
-    shutil.rmtree(beside, ignore_errors=True); beside.mkdir(parents=True)
-    try:
-        yield beside
-        shutil.rmtree(old, ignore_errors=True)
-        if path.exists(): path.rename(old)
-        beside.rename(path); shutil.rmtree(old, ignore_errors=True)
-    finally: shutil.rmtree(beside, ignore_errors=True)
-
 # %% ../nbs/00_core.ipynb #fa604829
 def progress(
     items, # Anything that can be iterated
@@ -226,7 +207,7 @@ def progress(
     return tqdm(items, total=total, unit=' ' + what, disable=None, smoothing=.1, leave=False)
 
 # %% ../nbs/00_core.ipynb #17a3fb10
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def open_zip(
     path:str, # Zip file
     changed:int=0, # Time of its last change, so that a replaced file is opened again
@@ -244,9 +225,9 @@ def check_member(
     info:ZipInfo, # Entry of a zip
 )->ZipInfo: # The same entry
     "Raise when `info` is encrypted, larger than `MAX_MEMBER` bytes, or shrunk more than `MAX_RATIO` times and over 10 MB."
-    if info.flag_bits & 1: raise ValueError(f'{info.filename}: encrypted; unpack the zip with its password and give the folder')
+    if info.flag_bits & 1: raise ValueError(f'encrypted: {info.filename}; unpack the zip with its password and give the folder')
     if info.file_size > MAX_MEMBER or info.file_size > max(10**7, MAX_RATIO*info.compress_size):
-        raise ValueError(f'{info.filename}: zip bomb: {info.compress_size} bytes would become {info.file_size}; allowed are {MAX_MEMBER}, and {MAX_RATIO} times as much above 10 MB; remove it')
+        raise ValueError(f'zip bomb: {info.filename}: {info.compress_size} bytes would become {info.file_size}; allowed are {MAX_MEMBER}, and {MAX_RATIO} times as much above 10 MB; remove it')
     return info
 
 # %% ../nbs/00_core.ipynb #5203832a
@@ -255,11 +236,11 @@ def read_member(
 )->bytes: # Content of the file, unpacked
     "Content of one file in a zip."
     name, _, path = ref.removeprefix('zip://').rpartition('::')
-    if not os.path.isfile(path): raise FileNotFoundError(f'{path}: no such file; check the path of the zip')
+    if not os.path.isfile(path): raise FileNotFoundError(f'missing zip: {path}: no such file; check its path')
     archive = open_zip(path, os.stat(path).st_mtime_ns, os.getpid())
     try: return archive.read(check_member(archive.getinfo(name)))
-    except KeyError: raise FileNotFoundError(f'{name}: no such file in {path}; list its names with unzip -l') from None
-    except (BadZipFile, zlib.error, EOFError, NotImplementedError) as e: raise ValueError(f'{name} in {path}: {e}; the zip is damaged; download it again') from None
+    except KeyError: raise FileNotFoundError(f'missing file: {name}: no such file in {path}; list its names with unzip -l') from None
+    except (BadZipFile, zlib.error, EOFError, NotImplementedError) as e: raise ValueError(f'damaged zip: {name} in {path}: {e}; download it again') from None
 
 # %% ../nbs/00_core.ipynb #49f69362
 def read_bytes(
@@ -308,6 +289,38 @@ def load_jsonl(
             if cut and number > len(lines): break
             raise ValueError(f'{path}, line {number}: not JSON; correct or delete the line, or pass cut=True if a killed run left it last') from None
     return res
+
+# %% ../nbs/00_core.ipynb #b491c717
+def is_running(
+    process:int, # Id of a process
+)->bool: # Whether there is one
+    "Whether `process` is alive on this machine."
+    try: os.kill(process, 0)
+    except ProcessLookupError: return False
+    except PermissionError: pass
+    return True
+
+# %% ../nbs/00_core.ipynb #b83f8be2
+@contextmanager
+def atomic_folder(
+    path:Path, # Folder to write; one of the same `kind` may be there already
+    kind:str, # What `manifest.json` has under `kind`; whoever writes the folder puts it there
+): # Context manager that gives the folder to write into
+    "Make a folder of a `kind` that appears at `path`, whole, when the block ends without an error, and leaves the old one as it is otherwise."
+    path = Path(path)
+    beside, old = path.parent / f'.tmp-{path.name}-{os.getpid()}', path.parent / f'.old-{path.name}'
+    if old.exists() and not path.exists(): old.rename(path)
+    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path/'manifest.json').is_file() and load_json(path/'manifest.json').get('kind') == kind)):
+        raise ValueError(f'{path}: there is something else already; give a new folder, or one that was written by the same command')
+    for left in path.parent.glob(f'.tmp-{path.name}-*'):
+        if not is_running(int(left.name.rpartition('-')[2])): shutil.rmtree(left, ignore_errors=True)
+    shutil.rmtree(beside, ignore_errors=True); beside.mkdir(parents=True)
+    try:
+        yield beside
+        shutil.rmtree(old, ignore_errors=True)
+        if path.exists(): path.rename(old)
+        beside.rename(path); shutil.rmtree(old, ignore_errors=True)
+    finally: shutil.rmtree(beside, ignore_errors=True)
 
 # %% ../nbs/00_core.ipynb #12df07e2
 def append_jsonl(

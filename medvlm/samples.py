@@ -158,7 +158,7 @@ def make_samples(
 )->dict:             # {name of a folder: files in it}
     "Write the samples of all jobs: prescriptions, receipts and check-ups, questions and answers, faces, chests."
     folder = Path(folder)
+    if folder.is_file(): raise ValueError(f'{folder}: a file; give the name of a folder')
     for name, make in dict(rx=lambda f: save_llava(sample_forms(), f), papers=save_papers, qa=save_qa, skin=save_skin, lung=save_lung).items():
-        if (folder/name).exists() and not (folder/name).is_dir(): raise ValueError(f'{folder/name}: a file; give another folder')
         make(folder/name)
     return {name: sum(p.is_file() for p in (folder/name).rglob('*')) for name in ('rx', 'papers', 'qa', 'skin', 'lung')}

@@ -252,7 +252,7 @@ class QaTree:
         "Where labelled and raw texts lie side by side, keep the labelled ones."
         raw = [f for f in folders if re.search(r'원천데이터|(?:^|/)[TV]S(?=[_/]|$)', f)]
         if len(raw) == len(folders): return 0
-        for f in raw: folders.remove(f)
+        for f in raw: folders.remove(f); self.files.asked[f].add('')  # not a word on each of their files
         return len(raw)
 
 # %% ../nbs/00a_sources.ipynb #b48105fd

@@ -45,6 +45,7 @@ class Hub(BaseHTTPRequestHandler):
         if '/preupload/' in self.path: return self.answer({'files': [dict(path=f['path'], uploadMode='regular', shouldIgnore=False) for f in json.loads(body)['files']]})
         if '/commit/' in self.path:
             for line in map(json.loads, body.splitlines()):
+                if line['key'] == 'deletedFile': repos[name]['files'].pop(line['value']['path'])
                 if line['key'] == 'file': repos[name]['files'][line['value']['path']] = base64.b64decode(line['value']['content'])
             repos[name]['commits'] += 1
             return self.answer(dict(commitOid='0' * 40, commitUrl=f'{self.server.address}/datasets/{name}/commit/{"0" * 40}', hookOutput='', success=True))
@@ -53,6 +54,7 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.refuse(): return
         name = '/'.join(self.path.split('?')[0].split('/')[3:5])
+        if '/tree/' in self.path: return self.answer([dict(type='file', path=p, size=len(d), oid='0' * 40) for p, d in self.server.repos[name]['files'].items()])
         if name not in self.server.repos: return self.answer({'error': 'not found'}, 404)
         self.answer(dict(id=name, private=self.server.repos[name]['private'], sha='0' * 40, siblings=[], tags=[], _id='1', downloads=0, likes=0))
 
@@ -88,6 +90,13 @@ def test_what_was_sent_is_what_was_written(hub, chests, tmp_path):
     for split, ds in load_splits(chests).items():
         (tmp_path / f'{split}.parquet').write_bytes(hub.repos['clinic/ten']['files'][f'data/{split}-00000-of-00001.parquet'])
         assert from_dataset(Dataset.from_parquet(str(tmp_path / f'{split}.parquet'), cache_dir=str(tmp_path / 'cache'))) == from_dataset(ds)
+
+
+def test_a_second_push_leaves_nothing_of_the_first(hub, chests, tmp_path):
+    publish.push(chests, 'clinic/ten', endpoint=hub.address)
+    write_dataset([row('new', [], [user('?'), assistant('!')], source='medvlm samples')], tmp_path / 'one')
+    publish.push(tmp_path / 'one', 'clinic/ten', endpoint=hub.address)
+    assert [f for f in sorted(hub.repos['clinic/ten']['files']) if f.startswith('data/')] == ['data/train-00000-of-00001.parquet']
 
 
 def test_a_public_repository_is_not_filled_by_mistake(hub, chests):

@@ -1,4 +1,5 @@
 "Damaged downloads as a team gets them, killed writes, and the real sets where they are there."
+import json
 import os
 import signal
 import subprocess
@@ -18,7 +19,8 @@ from medvlm.checks import NEAR, check_split, distances, doctor, is_page, make_se
 from medvlm.core import read_bytes
 from medvlm.data import Quarantine, folds, iter_dataset, load_splits, open_image, read_llava, row, user, assistant, write_dataset
 from medvlm.models import ImagePolicy
-from medvlm.sources import Files, QaTree, read_skin, read_xray
+from medvlm.publish import push
+from medvlm.sources import Files, QaTree, Table, read_skin, read_xray
 
 SHARED = Path(__file__).parents[2] / 'shared/data'
 SAMPLES = Path(__file__).parents[1] / 'data_samples'
@@ -62,7 +64,7 @@ BAD = {'truncated PNG': PNG[:len(PNG) // 2], 'truncated JPEG': JPEG[:len(JPEG) /
 def test_bad_picture_is_one_line_of_the_quarantine(faces, what, zipped):
     rows, q, m = faces(BAD[what], zipped=zipped)
     assert len(rows) == 1 and m['quarantined'] == {'unreadable image': 1}
-    assert '건선' in q[0]['id'] and 'H0_2_P1_L1' in q[0]['file']
+    assert q[0]['id'] == 'H0_2_P1_L1' and q[0]['file'].endswith('TS_건선_정면/H0_2_P1_L1.png')
     with pytest.raises(ValueError, match='unreadable image'): open_image(BAD[what])
 
 
@@ -133,7 +135,10 @@ def test_lying_size_and_encrypted(tmp_path):
     path.write_bytes(lie)
     with pytest.raises(ValueError, match='damaged'): read_bytes(Files(path).entries('TS_건선_정면')[0][1])
     data[at + 8] |= 1; time.sleep(.01); path.write_bytes(data)
-    with pytest.raises(ValueError, match='encrypted'): read_bytes(Files(path).entries('TS_건선_정면')[0][1])
+    files = Files(path)
+    assert [*files] == [] and files.quarantine[0]['reason'].startswith('encrypted: 1 files')
+    with pytest.raises(ValueError, match='encrypted'): read_bytes(f'zip://H0_1_P1_L1.png::{path}')
+    with pytest.raises(ValueError, match='first reason: encrypted'): read_skin(path)
 
 
 def test_nested_zip(tmp_path):
@@ -196,7 +201,7 @@ write_dataset(slow(), {str(tmp_path / 'set')!r})
     assert p.stdout.readline() == 'going\n'
     p.send_signal(signal.SIGKILL); p.wait()
     assert [r['id'] for r in iter_dataset(load_splits(tmp_path / 'set')['train'])] == ['old']
-    assert (tmp_path / '.tmp-set').is_dir()
+    assert len([*tmp_path.glob('.tmp-set-*')]) == 1
     write_dataset([row('new', [], [user('?'), assistant('!')])], tmp_path / 'set')
     assert [r['id'] for r in iter_dataset(load_splits(tmp_path / 'set')['train'])] == ['new']
     assert sorted(x.name for x in tmp_path.iterdir()) == ['set']
@@ -221,6 +226,69 @@ def test_wrong_paths_are_one_line(tmp_path, monkeypatch, capsys, words, what):
     assert cli.main(words) == 2
     err = capsys.readouterr().err
     assert what in err and err.count('\n') == 1 and 'Traceback' not in err
+
+
+def test_a_set_that_comes_out_empty_leaves_the_old_one(tmp_path, capsys):
+    assert cli.main(['data', 'qa', str(SAMPLES / 'qa'), str(tmp_path / 'set')]) == 0
+    with zipfile.ZipFile(tmp_path / 'TL.zip', 'w') as z: z.writestr('1.질문/a/b/c/q.json', '{"question": ""}'); z.writestr('2.답변/a/b/c/a.json', '{"answer": "쉬세요."}')
+    assert cli.main(['data', 'qa', str(tmp_path / 'TL.zip'), str(tmp_path / 'set'), '--sizes', '1.0']) == 2
+    assert 'first reason' in capsys.readouterr().err and sum(map(len, load_splits(tmp_path / 'set').values())) == 144
+
+
+def test_raw_and_labelled_texts_side_by_side(tmp_path):
+    for kind in ('01.원천데이터/TS', '02.라벨링데이터/TL'):
+        with zipfile.ZipFile(tmp_path / f'{kind[-2:]}.zip', 'w') as z:
+            for n in ('1.질문/a/b/c/HC-Q-1.json', '2.답변/a/b/c/HC-A-1.json'): z.writestr(n, '{"question": "열?", "answer": "쉬세요."}')
+    tree = QaTree(tmp_path)
+    assert len(tree.plan()) == 1 and len([*tree]) == 1 and not tree.quarantine
+    assert [n['reason'].split(':')[0] for n in tree.quarantine.notes] == ['raw texts']
+
+
+@pytest.mark.parametrize('layout', ['Training/1.질문', '1.Training/02.라벨링데이터/1.질문', 'Training/[라벨]TL/1.질문', 'TL (1)/1.질문', 'TL1/1.질문', 'Training/TL_1.질문'])
+def test_layouts_of_the_question_tree(tmp_path, layout):
+    for name, text in (('1.질문', '{"question": "열?"}'), ('2.답변', '{"answer": "쉬세요."}')):
+        folder = tmp_path / 'set' / layout.replace('1.질문', name) / '범주/질환/증상'
+        folder.mkdir(parents=True); (folder / f'{name}.json').write_text(text)
+    for sources in ([tmp_path / 'set'], [tmp_path / 'set' / layout.split('/')[0]]):
+        assert [r['meta']['part'] for r in QaTree(*sources)] == ['Training']
+
+
+def test_every_file_is_a_row_a_line_or_a_note(tmp_path):
+    folder = tmp_path / 'x/Normal'; folder.mkdir(parents=True)
+    (folder / 'a.jfif').write_bytes(JPEG); (folder / 'b.PNG').write_bytes(PNG)
+    for name in ('c.dcm', 'd.heic', 'e'): (folder / name).write_bytes(b'x')
+    (tmp_path / 'y').mkdir(); (tmp_path / 'y/f.png').write_bytes(encoded(noise(7))); (tmp_path / 'x/link').symlink_to(tmp_path / 'y'); (folder / 'gone.png').symlink_to('nowhere')
+    q = Quarantine()
+    assert len(read_xray(tmp_path / 'x', classes=None, quarantine=q)) == 2
+    assert q.summary() == {'no such file': 1} or len(q) == 1
+    notes = ' '.join(n['reason'] for n in q.notes)
+    assert '1 .dcm, 1 .heic, 1 no ending' in notes and 'link to a folder' in notes
+
+
+def test_one_bad_text_does_not_stop_the_set(tmp_path):
+    rows = [row('a', [], [user('?'), assistant('네')]), row('b', [], [user('?'), assistant('\ud83d')]), row('c', [], [user('?'), assistant('네')])]
+    assert write_dataset(rows, tmp_path / 'set', quarantine=(q := Quarantine()))['splits']['train']['rows'] == 2 and q.summary() == {'bad text': 1}
+    bad = {'annotations': {}}, {'annotations': [None]}, {'annotations': [{'diagnosis_info': 'x'}]}
+    (tmp_path / 'TS_건선_정면').mkdir(); (tmp_path / 'TL_건선_정면').mkdir()
+    for i, record in enumerate([*bad, {}]):
+        (tmp_path / f'TS_건선_정면/H0_{i}_P1_L1.png').write_bytes(encoded(noise(i))); (tmp_path / f'TL_건선_정면/H0_{i}_P1_L1.json').write_text(json.dumps(record))
+    assert len(read_skin(tmp_path, quarantine=q)) == 2 and len(q) == 3
+
+
+def test_two_hospitals_with_the_same_names(tmp_path):
+    for k, h in enumerate(('h1', 'h2')):
+        (tmp_path / h / 'Normal').mkdir(parents=True)
+        (tmp_path / h / 'Normal/00001_0.png').write_bytes(encoded(noise(k))); (tmp_path / h / 'reports.csv').write_text(f'file,report\nNormal/00001_0.png,Report of {h}.\n')
+    rows = read_xray(tmp_path / 'h1', tmp_path / 'h2', classes=None)
+    assert len({r['id'] for r in rows}) == len({r['group'] for r in rows}) == 2
+    assert [f'Report of {h}.' in str(r['messages']) for r, h in zip(rows, ('h1', 'h2'))] == [True, True]
+
+
+def test_what_push_wrote_is_read_again(tmp_path):
+    rows = [row(f'{i}', [encoded(noise(i))], [user('?', 1), assistant('Class: A')], label='A') for i in range(4)]
+    write_dataset(rows, tmp_path / 'set')
+    push(tmp_path / 'set', 'a/b', dry_run=tmp_path / 'repo')
+    assert [(r['id'], r['images']) for r in Table(tmp_path / 'repo')] == [(r['id'], r['images']) for r in rows]
 
 
 def test_out_that_holds_something_else(tmp_path, capsys):

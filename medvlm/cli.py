@@ -163,7 +163,7 @@ def run_data(
         print(f'{name:6} {len(ds):8} rows   ids {m["splits"][name]["ids"]}   ' + (', '.join(f'{k} {n}' for k, n in sorted(labels.items(), key=str)) if 1 < len(labels) <= 20 else ''))
     for what, some in (('quarantine', q), ('notes', q.notes)):
         kinds = Counter(x['reason'].split(':')[0] for x in some)
-        print(f'{what}: {len(some)}' + ''.join(f'\n  {n} {k}, such as {next(x["reason"] for x in some if x["reason"].startswith(k))}' for k, n in kinds.most_common()))
+        print(f'{what}: {len(some)}' + ''.join(f'\n  {n} × {next(x["reason"] for x in some if x["reason"].startswith(k))}' for k, n in kinds.most_common()))
     if q or q.notes: print(f'All of them: {args.out}/quarantine.jsonl')
     print(f'leaks between splits: {m["leaks"] or "none"}' + ('; near copies not compared, --near 36 does' if near is None and args.kind in ('skin', 'table', 'llava') else ''))
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['BEFORE', 'PART', 'SKIN_CLASSES', 'SKIN_FOLDER', 'TELLS', 'JUNK', 'FAULTS', 'QA_FOLDER', 'SKIN_QUESTION',
            'SKIN_EXPECTED', 'IMAGES', 'LUNG_CLASSES', 'LUNG_FOLDERS', 'PATIENT', 'COLUMNS', 'Files', 'load_objects',
-           'fault', 'question_text', 'answer_text', 'overlaps', 'pair', 'part_of', 'first_reason', 'QaTree',
-           'save_instructions', 'skin_facts', 'skin_labels', 'picture_facts', 'settle_copies', 'skin_row', 'read_skin',
-           'skin_counts', 'class_of', 'class_question', 'read_csv', 'read_reports', 'check_pattern', 'xray_row',
-           'read_xray', 'open_table', 'record_row', 'Table', 'turn_text', 'place_images', 'save_llava_json',
+           'fault', 'question_text', 'answer_text', 'overlaps', 'pair', 'part_of', 'first_reason', 'labelled_only',
+           'QaTree', 'save_instructions', 'skin_facts', 'skin_labels', 'picture_facts', 'settle_copies', 'skin_row',
+           'read_skin', 'skin_counts', 'class_of', 'class_question', 'read_csv', 'read_reports', 'check_pattern',
+           'xray_row', 'read_xray', 'open_table', 'record_row', 'Table', 'turn_text', 'place_images', 'save_llava_json',
            'save_messages']
 
 # %% ../nbs/00a_sources.ipynb #5835d8d6
@@ -222,6 +222,13 @@ def first_reason(
     return f'; first reason: {quarantine[0]["reason"]}' if quarantine else ''
 
 # %% ../nbs/00a_sources.ipynb #35a02080
+def labelled_only(
+    folders:list, # Names of folders of one kind with the same disease and intention
+)->list:          # Those to read
+    "The labelled ones of `folders`, or all of them when there are only raw texts."
+    return [f for f in folders if not re.search(r'원천데이터|(?:^|/)[TV]S(?=[_/]|$)', f)] or folders
+
+# %% ../nbs/00a_sources.ipynb #b98d7095
 class QaTree:
     "Questions and answers of AI Hub 71762, wherever `1.질문` and `2.답변` lie in `sources`."
     def __init__(self,
@@ -239,21 +246,15 @@ class QaTree:
         for f in self.files:
             if m := QA_FOLDER.search(f): self.folders.setdefault((part_of(f), *m.groups()[1:]), {'1': [], '2': []})[m[1]].append(f)
         if not self.folders: raise ValueError(f'{", ".join(map(str, sources))}: no folder 1.질문/… or 2.답변/… in it; give the folder or zips of AI Hub 71762' + first_reason(self.quarantine))
-        twice = sum(self.leave_sources(k) for f in self.folders.values() for k in f.values())
-        if twice: self.quarantine.add('', '', f'raw texts: {twice} folders of 원천데이터 (TS, VS) hold what those of 라벨링데이터 (TL, VL) hold; the latter are read', kept=True)
+        raw = [x for f in self.folders.values() for k in '12' for x in {*f[k]} - {*labelled_only(f[k])}]
+        self.folders = {key: {k: labelled_only(v) for k, v in f.items()} for key, f in self.folders.items()}
+        for x in raw: self.files.asked[x].add('')  # one note for all of them
+        if raw: self.quarantine.add('', '', f'raw texts: {len(raw)} folders of 원천데이터 (TS, VS) hold what those of 라벨링데이터 (TL, VL) hold; the latter are read', kept=True)
     def group_of(self,
         key:tuple, # Part, category, disease and intention
     )->str:
         "The group of the rows of a folder."
         return '/'.join(key[1:] if self.group == 'folder' else key[1:3])
-    def leave_sources(self,
-        folders:list, # Folders of one kind with the same disease and intention; those of raw texts are taken out
-    )->int:
-        "Where labelled and raw texts lie side by side, keep the labelled ones."
-        raw = [f for f in folders if re.search(r'원천데이터|(?:^|/)[TV]S(?=[_/]|$)', f)]
-        if len(raw) == len(folders): return 0
-        for f in raw: folders.remove(f); self.files.asked[f].add('')  # not a word on each of their files
-        return len(raw)
 
 # %% ../nbs/00a_sources.ipynb #b48105fd
 @patch
@@ -617,31 +618,37 @@ class Table:
         if unknown := set(columns) - set(COLUMNS): raise ValueError(f'columns {sorted(unknown)}; allowed: {", ".join(COLUMNS)}; map one of them to a name in the table')
         self.name, self.images, self.columns, self.question, self.split = name, images, {**COLUMNS, **columns}, question, split
         self.quarantine = Quarantine() if quarantine is None else quarantine
-    def __iter__(self):
-        "Rows, one by one; those of `to_dataset` come back as they were."
-        table = open_table(self.name, self.split, self.quarantine)
-        features = getattr(table, 'features', None) or {}
-        if set(KEYS) <= set(features): yield from map(restore_row, ({k: r[k] for k in KEYS} for r in table)); return
-        names = {k: f.names for k, f in features.items() if hasattr(f, 'names')}
-        folder = self.images or (Path(self.name).parent if Path(self.name).is_file() else None)
-        listed = ImageFolder(folder) if folder else None
-        def find(value):
-            if listed is None: raise ValueError(f'missing image: {value}; name the folder of the pictures')
-            return listed.find(value)[0]
-        for i, r in enumerate(progress(table, 'lines')):
-            if i == 0: self.check_columns(r)
-            r = {self.columns['id']: f'{Path(self.name).stem}-{i:06d}', **{k: v for k, v in r.items() if v is not None}}
-            try: yield record_row(r, self.columns, find, self.question, names)
-            except FAULTS as e: self.quarantine.add(str(r[self.columns['id']]), str(r.get(self.columns['image'], ''))[:80], fault(e))
-    def check_columns(self,
-        first:dict, # First line
-    ):
-        "Raise when a column that was named is missing, or nothing in the table could be an answer."
-        there, named = [k for k in first if k], {k: v for k, v in self.columns.items() if v != k}
-        if {'messages', 'conversations'} & set(there): raise ValueError(f'{self.name}: holds conversations; read it with read_llava (medvlm data llava)')
-        lost = [v for v in named.values() if v not in there]
-        if lost or not {self.columns['answer'], self.columns['label']} & set(there):
-            raise ValueError(f'{self.name}: no column {", ".join(lost) or "answer or label"}; columns are {", ".join(there)}; map them, as in answer={there[0]}')
+
+# %% ../nbs/00a_sources.ipynb #46adf3c5
+@patch
+def check_columns(self:Table,
+    first:dict, # First line
+):
+    "Raise when a column that was named is missing, or nothing in the table could be an answer."
+    there, named = [k for k in first if k], {k: v for k, v in self.columns.items() if v != k}
+    if {'messages', 'conversations'} & set(there): raise ValueError(f'{self.name}: holds conversations; read it with read_llava (medvlm data llava)')
+    lost = [v for v in named.values() if v not in there]
+    if lost or not {self.columns['answer'], self.columns['label']} & set(there):
+        raise ValueError(f'{self.name}: no column {", ".join(lost) or "answer or label"}; columns are {", ".join(there)}; map them, as in answer={there[0]}')
+
+# %% ../nbs/00a_sources.ipynb #437bdea3
+@patch
+def __iter__(self:Table):
+    "Rows, one by one; those of `to_dataset` come back as they were."
+    table = open_table(self.name, self.split, self.quarantine)
+    features = getattr(table, 'features', None) or {}
+    if set(KEYS) <= set(features): yield from map(restore_row, ({k: r[k] for k in KEYS} for r in table)); return
+    names = {k: f.names for k, f in features.items() if hasattr(f, 'names')}
+    folder = self.images or (Path(self.name).parent if Path(self.name).is_file() else None)
+    listed = ImageFolder(folder) if folder else None
+    def find(value):
+        if listed is None: raise ValueError(f'missing image: {value}; name the folder of the pictures')
+        return listed.find(value)[0]
+    for i, r in enumerate(progress(table, 'lines')):
+        if i == 0: self.check_columns(r)
+        r = {self.columns['id']: f'{Path(self.name).stem}-{i:06d}', **{k: v for k, v in r.items() if v is not None}}
+        try: yield record_row(r, self.columns, find, self.question, names)
+        except FAULTS as e: self.quarantine.add(str(r[self.columns['id']]), str(r.get(self.columns['image'], ''))[:80], fault(e))
 
 # %% ../nbs/00a_sources.ipynb #ab569680
 def turn_text(

@@ -283,15 +283,14 @@ def part_trainer(
     weight_decay:float=0. # For matrices
 ) -> type: # Subclass of `trl.SFTTrainer`
     "TRL's trainer with one optimizer group for each part of `tuning`, rows of similar length together and every answer token of the same weight; a function, so that importing this module stays light."
-    import torch
-    from transformers import PrinterCallback
+    import torch, transformers
     from trl import SFTTrainer
     lengths, answers = zip(*sizes)
     class PartTrainer(SFTTrainer):
         "`SFTTrainer` with the groups of a `Tuning` and batches by length."
         def __init__(self, *args, **kw):
             super().__init__(*args, **kw)
-            self.remove_callback(PrinterCallback)  # losses go to a file
+            self.remove_callback(transformers.PrinterCallback)  # losses go to a file
             self.model_accepts_loss_kwargs = False  # every model gives the mean over a batch's answer tokens, which `compute_loss` weighs
         def _get_train_sampler(self, train_dataset=None):
             "Indices of rows, batch by batch."

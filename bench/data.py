@@ -1,7 +1,7 @@
 """How fast sources are read, sets written and leaks found: `python bench/data.py [qa | skin | leaks] [N]`.
 
 qa: a tree of N files (200,000) in the form of AI Hub 71762, from a folder and from a zip: read to rows, and read and written as a set. The tree is read once before, so that it is in memory.
-skin: N faces (10,800) of 1024 × 1024 pixels, hard links to 40 drawn ones: the set written with their bytes, beside decoding and encoding every image again, which is measured on 100 of them.
+skin: N faces (10,800) of 1024 × 1024 pixels, one in 25 drawn, the others copies with other bytes: the set read and written with their bytes, beside decoding and encoding every image again, which is measured on 100 of them.
 leaks: the leak check of such a set of 10,000, half against half.
 Each measurement is a process of its own, whose largest memory is counted, without pages that are mapped from a file: those are given back when somebody needs them. Writes bench/results/data_<what>_<N>.json.
 """
@@ -86,18 +86,19 @@ def bench_qa(n, box):
 
 
 def make_faces(root, n):
-    "A tree of `n` faces: 40 drawn ones of 1024 × 1024, linked under many names."
+    "A tree of `n` faces of 1024 × 1024, one in 25 drawn, the others the same pixels with four bytes more behind the end."
     import numpy as np
-    from PIL import Image
     from medvlm.phantoms import SKIN, VIEWS, skin_patch
-    kinds, views, files = [*SKIN], [*VIEWS], []
-    for i in range(40):
-        im = np.asarray(skin_patch(kinds[i % 6], i, 512, views[i % 2]).resize((1024, 1024)), int) + np.random.default_rng(i).integers(-3, 4, (1024, 1024, 1))
-        path = root/f'face{i}.png'; Image.fromarray(im.clip(0, 255).astype('uint8')).save(path); files.append(path)
+    from PIL import Image
+    kinds, views, drawn, total = [*SKIN], [*VIEWS], [], 0
+    for i in range(max(12, n//25)):
+        im = np.asarray(skin_patch(kinds[i % 6], i, 512, views[i//6 % 2]).resize((1024, 1024)), int) + np.random.default_rng(i).integers(-3, 4, (1024, 1024, 1))
+        Image.fromarray(im.clip(0, 255).astype('uint8')).save(b := BytesIO(), 'PNG', compress_level=1); drawn.append(b.getvalue())
     for i in range(n):
         folder = root/f'tree/Training/TS_{kinds[i % 6]}_{views[i//6 % 2]}'; folder.mkdir(parents=True, exist_ok=True)
-        os.link(files[i % 40], folder/f'H0_{i//12:06d}_P{i//6 % 2 + 1}_L1.png')
-    return sum(f.stat().st_size for f in files)/40
+        data = drawn[i % (len(drawn)//12*12)] + i.to_bytes(4, 'big'); total += len(data)
+        (folder/f'H0_{i//12:06d}_P{i//6 % 2 + 1}_L1.png').write_bytes(data)
+    return total/n
 
 
 def write_skin(source, out):

@@ -238,9 +238,10 @@ def readable(
     legacy:bool=False, # Does it come from a zip that does not say its names are UTF-8? Then they were taken for cp437
 )->str:               # NFC, with forward slashes, not beginning with one
     "Spell `name` as people read it, without the `/` that AI Hub's zips put in front."
+    if name.isascii(): return name.replace('\\', '/').lstrip('/')
     try: raw = name.encode('cp437') if legacy else name.encode('utf-8', 'surrogateescape')
     except UnicodeEncodeError: raw = name.encode('utf-8', 'surrogateescape')  # some versions of zipfile decode it themselves
-    for encoding in ('ascii', 'utf-8', 'euc_kr'):  # the 2,350 syllables of euc_kr make up names; all 11,172 of cp949 fit nearly any bytes
+    for encoding in ('utf-8', 'euc_kr'):  # the 2,350 syllables of euc_kr make up names; all 11,172 of cp949 fit nearly any bytes
         try: name = raw.decode(encoding); break
         except UnicodeDecodeError: continue
     return unicodedata.normalize('NFC', name).replace('\\', '/').lstrip('/')
@@ -651,9 +652,12 @@ def store_row(
     r:dict, # Row; every image a path, bytes or a PIL image
 )->dict:    # The same in the columns of `row_features`
     "Bring a checked `r` into the form that Arrow takes."
-    try: json.dumps([r[k] for k in KEYS if k!='images'], ensure_ascii=False).encode()
+    out = dict(check_row(r, answered=False), images=[store_image(x) for x in r['images']], meta=json.dumps(r['meta'], ensure_ascii=False))
+    try: '\0'.join([out['id'], out['label'] or '', out['group'], out['source'], out['meta'], *(text_of(m) for m in r['messages'])]).encode()
     except UnicodeEncodeError as e: raise ValueError(f'bad text: {e.object[max(0, e.start-9):e.start]!r} is followed by half a character; write the text again') from None
-    return dict(check_row(r, answered=False), images=[store_image(x) for x in r['images']], meta=json.dumps(r['meta'], ensure_ascii=False))
+    return out
+
+
 
 # %% ../nbs/00_data.ipynb #1d56a28e
 def to_dataset(

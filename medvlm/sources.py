@@ -117,12 +117,20 @@ def entries(self:Files,
 
 # %% ../nbs/00a_sources.ipynb #37cf18a6
 @patch
+def names(self:Files,
+    folder:str, # One of the names that iterating gives
+):              # Names of files as they stand there, without zips and what systems leave behind
+    "The files of `folder` by name only, in no order."
+    for place, names in self.places[folder]:
+        yield from (n.rpartition('/')[2] for n in names) if names is not None else (e.name for e in os.scandir(place) if not e.is_dir() and not JUNK.search(e.name) and not e.name.lower().endswith('.zip'))
+
+# %% ../nbs/00a_sources.ipynb #2de938f1
+@patch
 def note_others(self:Files):
     "Add a note for each folder with files that were not asked for."
     for folder in self:
         wanted = tuple(self.asked.get(folder, ())) or ('/',)
-        left = Counter(os.path.splitext(n)[1].lower() or 'no ending' for n, _ in self.entries(folder) if not n.lower().endswith(wanted))
-        self.asked[folder] = {*wanted} - {'/'}
+        left = Counter(os.path.splitext(n)[1].lower() or 'no ending' for n in self.names(folder) if not n.lower().endswith(wanted))
         if left: self.quarantine.add('', folder, f'other files: {", ".join(f"{n} {e}" for e, n in sorted(left.items()))} in {folder or "the folder itself"}; they are not read here', kept=True)
 
 # %% ../nbs/00a_sources.ipynb #f50f10c3

@@ -236,8 +236,8 @@ def read_member(
 )->bytes: # Content of the file, unpacked
     "Content of one file in a zip."
     name, _, path = ref.removeprefix('zip://').rpartition('::')
-    if not os.path.isfile(path): raise FileNotFoundError(f'missing zip: {path}: no such file; check its path')
-    archive = open_zip(path, os.stat(path).st_mtime_ns, os.getpid())
+    try: archive = open_zip(path, os.stat(path).st_mtime_ns, os.getpid())
+    except FileNotFoundError: raise FileNotFoundError(f'missing zip: {path}: no such file; check its path') from None
     try: return archive.read(check_member(archive.getinfo(name)))
     except KeyError: raise FileNotFoundError(f'missing file: {name}: no such file in {path}; list its names with unzip -l') from None
     except (BadZipFile, zlib.error, EOFError, NotImplementedError) as e: raise ValueError(f'damaged zip: {name} in {path}: {e}; download it again') from None
@@ -248,10 +248,10 @@ def read_bytes(
 )->bytes: # Its content
     "Content of the file at `path`."
     if str(path).startswith('zip://'): return read_member(str(path))
-    path = Path(path)
-    if path.is_dir(): raise ValueError(f'{path}: a folder; expected a file; add the name of the file')
-    if not path.exists(): raise FileNotFoundError(f'{path}: no such file; check the path, or run the step that writes it')
-    return path.read_bytes()
+    try:
+        with open(path, 'rb') as file: return file.read()
+    except IsADirectoryError: raise ValueError(f'{path}: a folder; expected a file; add the name of the file') from None
+    except FileNotFoundError: raise FileNotFoundError(f'{path}: no such file; check the path, or run the step that writes it') from None
 
 # %% ../nbs/00_core.ipynb #bcfef35f
 def load_json(

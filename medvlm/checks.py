@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['WIDE', 'DATE', 'GAP', 'BEFORE', 'AFTER', 'PERSONAL', 'HASH_SIDE', 'NEAR', 'LEAKS', 'LONG', 'luhn', 'is_barcode',
-           'find_personal', 'mask_personal', 'row_text', 'each_row', 'count_personal', 'mojibake', 'loops',
+           'find_personal', 'mask_personal', 'row_text', 'mask_row', 'each_row', 'count_personal', 'mojibake', 'loops',
            'perceptual_hash', 'distances', 'near_pairs', 'is_page', 'image_facts', 'in_threads', 'traces', 'leaks',
-           'check_split', 'join_near', 'split_names', 'make_set', 'answer_class', 'text_problems', 'token_length',
-           'Visit', 'examine', 'examine_all', 'doctor']
+           'check_split', 'join_near', 'split_names', 'plan_of', 'signed', 'make_set', 'answer_class', 'text_problems',
+           'token_length', 'Visit', 'examine', 'examine_all', 'doctor']
 
 # %% ../nbs/00b_checks.ipynb #05f98bd0
 import os
@@ -87,6 +87,15 @@ def row_text(
     return '\n'.join([text_of(m) for m in r['messages']] + inside([r['id'], r['group'], r['label'], r['source'], r['meta']]))
 
 
+
+# %% ../nbs/00b_checks.ipynb #4c045b87
+def mask_row(
+    r:dict, # Row
+)->dict:    # The same with masked turns and `meta`
+    "Hide what `find_personal` finds in the turns and the `meta` of `r`. Its id and group stay, since others refer to them, and its pictures, which may show the same."
+    def hide(x): return mask_personal(x) if isinstance(x, str) else {mask_personal(k): v if k == 'sha256' else hide(v) for k, v in x.items()} if isinstance(x, dict) else [hide(v) for v in x] if isinstance(x, list) else x
+    messages = [dict(m, content=[dict(p, text=mask_personal(p['text'])) if p['type'] == 'text' else p for p in m['content']]) for m in r['messages']]
+    return dict(r, messages=messages, meta=hide(r['meta']))
 
 # %% ../nbs/00b_checks.ipynb #d085c3f2
 def each_row(
@@ -198,14 +207,13 @@ def image_facts(
 def in_threads(
     f,             # Function of one item
     items,         # Items, also from a generator
-    workers:int=0, # Threads; 0 takes one for each core
 ):                 # Pairs of an item and what `f` gave or raised, in order
-    "Call `f` on `items` a few at a time, so that a generator is not read ahead of need."
+    "Call `f` on `items` in a thread for each core, a few at a time, so that a generator is not read ahead of need."
     def call(x):
         try: return x, f(x)
         except (ValueError, OSError) as e: return x, e
     items = iter(items)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         while some := list(islice(items, 64)): yield from pool.map(call, some)
 
 # %% ../nbs/00b_checks.ipynb #fabbc70d
@@ -289,9 +297,7 @@ def join_near(
     for b, a, d in nearest.values():
         other = f', whose label is {a["label"]}, not {b["label"]}' if a['label'] != b['label'] else ''
         q.add(b['id'], b['id'], f'near copy: of {a["id"]}, {d} of 255 bits{other}; both are in group {b["group"]} now', kept=True)
-    return len(pairs)
-
-
+    return len(nearest)
 
 # %% ../nbs/00b_checks.ipynb #f6380b25
 def split_names(
@@ -314,6 +320,25 @@ def split_names(
     return {g: names[i] for g, i in assign_groups(plan, tuple(sizes), seed, by).items()}
 
 # %% ../nbs/00b_checks.ipynb #4f03465a
+def plan_of(
+    reader, # Rows, or a reader
+)->list:    # What splits are made from: anything with `group`, `label`, `source` and `meta`, one for every row to come
+    "The rows of `reader` without turns and pictures, by its own `plan` where it has one."
+    if hasattr(reader, 'plan'): return reader.plan()
+    return reader if isinstance(reader, list) else [{k: r[k] for k in ('group', 'label', 'source', 'meta')} for r in reader]
+
+# %% ../nbs/00b_checks.ipynb #368507b1
+def signed(
+    r:dict,             # Row
+    synthetic:bool=False, # Do these people not exist?
+    source:str|None=None, # Name of the source; None keeps that of `r`
+    mask:bool=False,    # Hide personal data by `mask_row`?
+)->dict:                # The row as it goes into a set
+    "Write into `r` what its owner says of it."
+    r = dict(r, source=source or r['source'], meta={**r['meta'], 'synthetic': True} if synthetic else r['meta'])
+    return mask_row(r) if mask else r
+
+# %% ../nbs/00b_checks.ipynb #c7eaded3
 def make_set(
     reader,             # Rows, or a reader that can be gone through more than once
     out,                # Folder to write
@@ -323,6 +348,8 @@ def make_set(
     parts:bool=False,   # As in `split_names`
     near:int|None=None, # Join the groups of near copies before the split and look for them after it; needs all rows in a list. None does neither
     synthetic:bool=False, # Do these people not exist? Then each row says so in `meta`
+    source:str|None=None, # Name of the source in the rows; None keeps the reader's
+    mask:bool=False,    # Hide personal data in texts by `mask_row`
     quarantine:Quarantine|None=None, # What the reader found
 )->dict:                # The manifest, with `leaks` by kind
     "Split what `reader` gives by group, write it as a set into `out`, and look for leaks."
@@ -332,11 +359,11 @@ def make_set(
     if near is not None:
         reader = reader if isinstance(reader, list) else list(reader)
         join_near(reader, near, q)
-    plan = reader.plan() if hasattr(reader, 'plan') else reader if isinstance(reader, list) else [dict(group=r['group'], label=r['label'], source=r['source'], meta=r['meta']) for r in reader]
+    plan = plan_of(reader)
     if not plan: raise ValueError(f'nothing to write: no row could be read; first reason: {q[0]["reason"] if q else "none"}')
     splits = split_names(plan, sizes, seed, by, parts)
     if not isinstance(reader, list): del q[known[0]:], q.notes[known[1]:]  # reading again finds it again
-    rows = (dict(r, meta=dict(r['meta'], synthetic=True)) if synthetic else r for r in reader)
+    rows = (signed(r, synthetic, source, mask) for r in reader)
     write_dataset(rows, out, splits, q, dict(seed=seed, by=by, parts=parts, near=near))
     found = check_split(*load_splits(out).values(), allow=LEAKS, near=near)
     manifest = dict(load_json(Path(out)/'manifest.json'), leaks=found)
@@ -461,7 +488,7 @@ def doctor(
     for r, found in in_threads(check, progress(each_row(rows), 'rows')):
         if isinstance(found, Exception): visit.note(r['id'], 'bad row', found); continue
         for kind, what, bad in found[0]: visit.note(r['id'], kind, what, bad)
-        visit.facts.append(dict(found[1], personal=[] if r['meta'].get('synthetic') else found[1]['personal']))
+        visit.facts.append(dict(found[1], personal=[] if r['meta'].get('synthetic') is True else found[1]['personal']))
     examine_all(visit)
     if quarantine is not None:
         for p in visit.problems: quarantine.add(p['id'], '', f'{p["kind"]}: {p["what"]}', kept=not p['bad'])

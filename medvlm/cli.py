@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIONS', 'USED_BY', 'COMMANDS', 'PLACES', 'run_demo', 'run_train', 'run_eval', 'run_pretrain', 'size', 'run_samples',
-           'open_source', 'run_data', 'draw_visit', 'run_doctor', 'run_push', 'parser', 'main']
+           'open_source', 'run_data', 'draw_visit', 'run_doctor', 'run_export', 'run_push', 'parser', 'main']
 
 # %% ../nbs/07_cli.ipynb #a3ea9963
 import argparse, sys
@@ -87,10 +87,12 @@ OPTIONS = {
     '--sizes': dict(type=size, nargs='+', default=[.8, .1, .1], help='shares or counts of train, valid and test (default: .8 .1 .1)'),
     '--by': dict(help='stratify by label, source or a key of meta, such as category'),
     '--seed': dict(type=int, default=0, help='another seed, another split (default: 0)'),
-    '--parts': dict(action='store_true', help="skin: keep AI Hub's parts: Training is train, Validation is test"),
+    '--parts': dict(action='store_true', default=False, help="skin: keep AI Hub's parts: Training is train, Validation is test"),
     '--near': dict(type=int, help='bits of 255 within which pictures are copies; -1 does not compare (default: 36 for xray, else -1)'),
     '--synthetic': dict(action='store_true', help='these people do not exist'),
     '--source': dict(help='name of the source in the rows; the reader knows it otherwise'),
+    '--mask': dict(action='store_true', help='hide numbers and addresses of persons in the texts'),
+    '--form': dict(default='llava', choices=('llava', 'messages', 'instructions'), help='LLaVA JSON, OpenAI messages, or instruction and output (default: llava)'),
     '--pairing': dict(default='draw', choices=('draw', 'best', 'all'), help='qa: which answers a question gets (default: draw)'),
     '--group': dict(default='folder', choices=('folder', 'disease'), help='qa: what stays in one split (default: folder)'),
     '--classes': dict(help='xray: folder=class,folder=class,left-out; or folders, to take their names (default: the Kaggle set)'),
@@ -98,7 +100,7 @@ OPTIONS = {
     '--reports': dict(help='xray: CSV with the columns file and report (default: reports.csv of the source)'),
     '--columns': dict(help='table: key=column,… for id, image, question, answer, label, group'),
     '--question': dict(default='', help='xray, table: what is asked'),
-    '--split': dict(default='train', help='table: split to read (default: train)'),
+    '--split': dict(default='train', help='table, export: split to read (default: train)'),
     '--processor': dict(help='folder or name of the model whose tokens are counted; small is the base of this project'),
     '--min-pixels': dict(type=int, default=256*28*28, help='smallest image the model sees (default: 200704)'),
     '--max-pixels': dict(type=int, default=1280*28*28, help='largest image the model sees (default: 1003520)'),
@@ -128,7 +130,7 @@ def open_source(
     "The reader for `args.kind` on `args.sources`; refuses options that the kind has no use for."
     from medvlm import data, sources
     for o, kinds in USED_BY.items():
-        if args.kind not in kinds and getattr(args, o) != OPTIONS[f'--{o}'].get('default', False if o == 'parts' else None): raise ValueError(f'--{o} is for {" and ".join(kinds)}, not for {args.kind}; leave it out')
+        if args.kind not in kinds and getattr(args, o) != OPTIONS[f'--{o}'].get('default'): raise ValueError(f'--{o} is for {" and ".join(kinds)}, not for {args.kind}; leave it out')
     pairs = lambda text: {k.strip(): v.strip() or None for k, _, v in (p.partition('=') for p in (text or '').split(',')) if k.strip()}
     if args.kind == 'qa': return sources.QaTree(*args.sources, how=args.pairing, group=args.group, seed=args.seed, quarantine=quarantine)
     if args.kind == 'skin': return sources.read_skin(*args.sources, quarantine=quarantine)
@@ -154,10 +156,8 @@ def run_data(
     q = Quarantine()
     near = (NEAR if args.kind == 'xray' else None) if args.near is None else None if args.near < 0 else args.near
     source = open_source(args, q)
-    if args.source and isinstance(source, list): source = [dict(r, source=args.source) for r in source]
-    elif args.source: raise ValueError(f'--source is for skin, xray and llava, not for {args.kind}; leave it out')
     if args.kind == 'skin': print(skin_counts(source).to_string())
-    m = make_set(source, args.out, tuple(args.sizes), args.seed, args.by, args.parts, near, args.synthetic, q)
+    m = make_set(source, args.out, tuple(args.sizes), args.seed, args.by, args.parts, near, args.synthetic, args.source, args.mask, q)
     for name, ds in load_splits(args.out).items():
         labels = Counter(ds['label'])
         print(f'{name:6} {len(ds):8} rows   ids {m["splits"][name]["ids"]}   ' + (', '.join(f'{k} {n}' for k, n in sorted(labels.items(), key=str)) if 1 < len(labels) <= 20 else ''))
@@ -213,6 +213,19 @@ def run_doctor(
     print(f'leaks between splits: {leaks or "none"}\nDetails: {run.dir}')
     return int(not visit.ok or bool(leaks.keys() - {'answer'}))
 
+# %% ../nbs/07_cli.ipynb #9f0f2178
+def run_export(
+    args # Parsed arguments of `export`
+):
+    "Writes a split in the form of LLaVA, of OpenAI's API, or as instruction and output."
+    from medvlm import sources
+    from medvlm.data import iter_dataset, load_splits
+    splits = load_splits(args.set)
+    if args.split not in splits: raise ValueError(f'--split {args.split}: {args.set} has {", ".join(splits)}; name one of them')
+    write = dict(llava=sources.save_llava_json, messages=sources.save_messages, instructions=sources.save_instructions)[args.form]
+    write(iter_dataset(splits[args.split]), args.file)
+    print(f'{len(splits[args.split])} rows: {args.file}')
+
 # %% ../nbs/07_cli.ipynb #7df82305
 def run_push(
     args # Parsed arguments of `push`
@@ -229,8 +242,9 @@ COMMANDS = {
     'pretrain': (run_pretrain, 'remake the small base', [], ('--out', '--steps')),
     'samples': (run_samples, 'draw and write small data for all jobs', [('folder', 'folder to write')], ()),
     'data': (run_data, 'read what was downloaded, check it, split it, write a set', [('kind', 'qa, skin, xray, llava or table'), ('sources', 'folders, zips or a file'), ('out', 'folder to write')],
-             ('--sizes', '--by', '--seed', '--parts', '--near', '--synthetic', '--source', '--images', '--pairing', '--group', '--classes', '--pattern', '--reports', '--columns', '--question', '--split')),
+             ('--sizes', '--by', '--seed', '--parts', '--near', '--synthetic', '--source', '--mask', '--images', '--pairing', '--group', '--classes', '--pattern', '--reports', '--columns', '--question', '--split')),
     'doctor': (run_doctor, 'examine a set; status 1 when a row must not be used', [('set', 'folder that data wrote')], ('--processor', '--min-pixels', '--max-pixels', '--max-tokens', '--labels', '--name', '--root')),
+    'export': (run_export, 'write a split of a set as JSON for other tools', [('set', 'folder that data wrote'), ('file', '.json for llava, .jsonl for the others')], ('--form', '--split')),
     'push': (run_push, 'publish a set on the Hub, or write what would be sent', [('set', 'folder that data wrote'), ('repo', 'who/what')], ('--public', '--dry-run', '--allow')),
 }
 PLACES = {'kind': dict(choices=('qa', 'skin', 'xray', 'llava', 'table'), metavar='KIND'), 'sources': dict(nargs='+', metavar='SOURCE')}

@@ -200,11 +200,10 @@ def save_json(
 def progress(
     items, # Anything that can be iterated
     what:str, # What is counted, for people
-    total:int=None, # How many there will be; None asks `items`
 ): # The same items, one by one
     "Go through `items` with a bar on a terminal."
     from tqdm import tqdm
-    return tqdm(items, total=total, unit=' ' + what, disable=None, smoothing=.1, leave=False)
+    return tqdm(items, unit=' ' + what, disable=None, smoothing=.1, leave=False)
 
 # %% ../nbs/00_core.ipynb #17a3fb10
 @lru_cache(maxsize=256)
@@ -313,7 +312,7 @@ def atomic_folder(
     if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path/'manifest.json').is_file() and load_json(path/'manifest.json').get('kind') == kind)):
         raise ValueError(f'{path}: there is something else already; give a new folder, or one that was written by the same command')
     for left in path.parent.glob(f'.tmp-{path.name}-*'):
-        if not is_running(int(left.name.rpartition('-')[2])): shutil.rmtree(left, ignore_errors=True)
+        if (process := left.name.rpartition('-')[2]).isdigit() and not is_running(int(process)): shutil.rmtree(left, ignore_errors=True)
     shutil.rmtree(beside, ignore_errors=True); beside.mkdir(parents=True)
     try:
         yield beside

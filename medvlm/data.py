@@ -441,7 +441,7 @@ def read_llava(
     start,records = len(q),read_records(json_path, q)
     folder = ImageFolder(Path(json_path).parent if images is None else images, [v for r in records for v in image_values(r) if isinstance(v, str)])
     rows,seen = [],set()
-    for i,r in enumerate(records):
+    for i,r in enumerate(progress(records, 'records')):
         id = f'{Path(str(json_path).split("::")[0]).stem}-{i:05d}' if r.get('id') in (None, '') else str(r['id'])
         try:
             if id in seen: raise ValueError('duplicate id: another record has it; give each its own')
@@ -681,13 +681,11 @@ def restore_row(
 def iter_dataset(
     ds,               # `datasets.Dataset` with the columns of `to_dataset`
     batch:int=100,    # Rows in memory at a time
-    whole:bool=True,  # With images and messages? Without them, groups and labels of a large set are read in seconds
 ): # Rows, one by one
     "Read the rows of `ds` without holding them."
     if lacking := sorted(set(KEYS)-set(ds.column_names)): raise ValueError(f'columns {ds.column_names}; {lacking} are missing; build the dataset with to_dataset')
-    ds = ds.select_columns(KEYS if whole else [k for k in KEYS if k not in ('images','messages')]).with_format('arrow')
-    for i in range(0, len(ds), batch):
-        for r in ds[i:i+batch].to_pylist(): yield restore_row(r) if whole else dict(r, meta=json.loads(r['meta']))
+    ds = ds.select_columns(KEYS).with_format('arrow')
+    for i in range(0, len(ds), batch): yield from map(restore_row, ds[i:i+batch].to_pylist())
 
 # %% ../nbs/00_data.ipynb #dde43355
 def from_dataset(
@@ -730,10 +728,12 @@ def save_rows(
 def embed_images(
     r:dict, # Row
 )->dict:    # The same with bytes for images, and their hashes in `meta`
-    "Read the images of `r` and take a first look at them with `peek_image`."
+    "Read the images of `r`; those whose hash is not in `meta` yet get a first look by `peek_image`."
     data = [store_image(x)['bytes'] or read_bytes(x) for x in r['images']]
-    for d in data: peek_image(d)
-    return dict(r, images=data, meta=dict(r['meta'], sha256=[sha256(d).hexdigest()[:16] for d in data])) if data else r
+    hashes = [sha256(d).hexdigest()[:16] for d in data]
+    for d,h in zip(data, hashes):
+        if h not in r['meta'].get('sha256', ()): peek_image(d)
+    return dict(r, images=data, meta=dict(r['meta'], sha256=hashes)) if data else r
 
 # %% ../nbs/00_data.ipynb #89b44ae7
 class RowFile:
@@ -775,6 +775,7 @@ def write_dataset(
         for r in progress(rows, 'rows'):
             try:
                 if r['id'] in seen: raise ValueError('duplicate id: another row has it; give each its own')
+                if splits and r['group'] not in splits: raise ValueError(f'no split: splits do not name group {r["group"]!r}; deal out all groups')
                 name,stored = splits[r['group']] if splits else 'train', store_row(embed_images(r))
             except (ValueError,OSError) as e: q.add(r['id'], ', '.join(x for x in r['images'] if isinstance(x, str)), e); continue
             seen.add(r['id'])

@@ -12,9 +12,9 @@ from collections import Counter, defaultdict
 from io import BytesIO
 from pathlib import Path
 
-from .checks import NEAR, check_split, find_personal, row_text, traces
 from PIL import Image
 
+from .checks import NEAR, check_split, find_personal, row_text, traces
 from .core import atomic_folder, env, hide_keys, load_json, save_json
 from .data import FORMATS, class_sheet, iter_dataset, load_splits, plot_splits, some_of_each
 
@@ -112,7 +112,7 @@ def refuse(
 )->dict:            # {kind: number of leaks that were allowed}
     "Raise when `splits` must not be published: personal data, closed sources, pictures that cannot be read, leaks (near copies included)."
     for name, f in facts['splits'].items():
-        if f['personal']: raise ValueError(f'split {name}: personal data in rows not marked as synthetic: {f["personal"]}; hide them with checks.mask_personal, or set meta["synthetic"] where the people do not exist')
+        if f['personal']: raise ValueError(f'split {name}: personal data in rows not marked as synthetic: {f["personal"]}; hide them with checks.mask_row (medvlm data --mask), or set meta["synthetic"] where the people do not exist')
     closed = [s for s in facts['sources'] if s.startswith('AI Hub')]
     if closed and not private: raise ValueError(f'public repository: {", ".join(closed)} may not be passed on (terms of AI Hub); publish it as private, for those who applied for it')
     seen = {k: traces(ds) for k, ds in splits.items()}

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['BEFORE', 'PART', 'SKIN_CLASSES', 'SKIN_FOLDER', 'TELLS', 'JUNK', 'FAULTS', 'QA_FOLDER', 'SKIN_QUESTION',
-           'SKIN_EXPECTED', 'IMAGES', 'LUNG_CLASSES', 'LUNG_FOLDERS', 'PATIENT', 'COLUMNS', 'Files', 'load_objects',
-           'fault', 'question_text', 'answer_text', 'overlaps', 'pair', 'part_of', 'first_reason', 'labelled_only',
-           'QaTree', 'save_instructions', 'skin_facts', 'skin_labels', 'picture_facts', 'settle_copies', 'skin_row',
-           'read_skin', 'skin_counts', 'class_of', 'class_question', 'read_csv', 'read_reports', 'check_pattern',
-           'xray_row', 'read_xray', 'open_table', 'record_row', 'Table', 'turn_text', 'place_images', 'save_llava_json',
+           'SKIN_EXPECTED', 'IMAGES', 'LUNG_FOLDERS', 'PATIENT', 'COLUMNS', 'Files', 'load_objects', 'fault',
+           'question_text', 'answer_text', 'overlaps', 'pair', 'part_of', 'first_reason', 'labelled_only', 'QaTree',
+           'save_instructions', 'skin_facts', 'skin_labels', 'picture_facts', 'settle_copies', 'skin_row', 'read_skin',
+           'skin_counts', 'class_of', 'class_question', 'read_csv', 'read_reports', 'check_pattern', 'xray_row',
+           'read_xray', 'open_table', 'record_row', 'Table', 'turn_text', 'place_images', 'save_llava_json',
            'save_messages']
 
 # %% ../nbs/00a_sources.ipynb #5835d8d6
@@ -98,39 +98,36 @@ def add_folder(self:Files,
 
 # %% ../nbs/00a_sources.ipynb #2f72b6a5
 @patch
+def listing(self:Files,
+    folder:str, # One of the names that iterating gives
+):              # Triples of a name as it stands there, the path that `read_bytes` takes, and whether the name is as `readable` calls legacy
+    "The files of `folder` in no order, without zips and what systems leave behind."
+    for place, names in self.places[folder]:
+        if names is None: yield from ((e.name, e.path, False) for e in os.scandir(place) if not e.is_dir() and not JUNK.search(e.name) and not e.name.lower().endswith('.zip'))
+        else:
+            info = open_zip(place, os.stat(place).st_mtime_ns, os.getpid()).getinfo
+            yield from ((n, f'zip://{n}::{place}', not info(n).flag_bits & 0x800) for n in names)
+
+# %% ../nbs/00a_sources.ipynb #6d05395a
+@patch
 def entries(self:Files,
     folder:str, # One of the names that iterating gives
     ending:tuple=('',), # Endings of the files wanted, in small letters
 )->list: # Pairs of a readable file name and the path that `read_bytes` takes, by name
     "The files of `folder`."
-    out = []
     self.asked[folder] |= {*ending}
-    for place, names in self.places[folder]:
-        if names is None: found = [(readable(e.name), e.path) for e in os.scandir(place) if (e.is_file() or e.is_symlink()) and not e.is_dir() and not JUNK.search(e.name) and not e.name.lower().endswith('.zip')]
-        else:
-            info = open_zip(place, os.stat(place).st_mtime_ns, os.getpid()).getinfo
-            found = [(os.path.basename(readable(raw, legacy=not info(raw).flag_bits & 0x800)), f'zip://{raw}::{place}') for raw in names]
-        out += [(n, p) for n, p in found if n.lower().endswith(ending)]
-    return sorted(out)
+    return sorted((os.path.basename(readable(n, legacy)), p) for n, p, legacy in self.listing(folder) if n.lower().endswith(ending))
+
 
 
 
 # %% ../nbs/00a_sources.ipynb #37cf18a6
 @patch
-def names(self:Files,
-    folder:str, # One of the names that iterating gives
-):              # Names of files as they stand there, without zips and what systems leave behind
-    "The files of `folder` by name only, in no order."
-    for place, names in self.places[folder]:
-        yield from (n.rpartition('/')[2] for n in names) if names is not None else (e.name for e in os.scandir(place) if not e.is_dir() and not JUNK.search(e.name) and not e.name.lower().endswith('.zip'))
-
-# %% ../nbs/00a_sources.ipynb #2de938f1
-@patch
 def note_others(self:Files):
     "Add a note for each folder with files that were not asked for."
     for folder in self:
         wanted = tuple(self.asked.get(folder, ())) or ('/',)
-        left = Counter(os.path.splitext(n)[1].lower() or 'no ending' for n in self.names(folder) if not n.lower().endswith(wanted))
+        left = Counter(os.path.splitext(n)[1].lower() or 'no ending' for n, _, _ in self.listing(folder) if not n.lower().endswith(wanted))
         if left: self.quarantine.add('', folder, f'other files: {", ".join(f"{n} {e}" for e, n in sorted(left.items()))} in {folder or "the folder itself"}; they are not read here', kept=True)
 
 # %% ../nbs/00a_sources.ipynb #f50f10c3
@@ -159,6 +156,7 @@ def fault(
     e:Exception, # One of `FAULTS`
 )->str:          # Reason for the quarantine
     "Say what was wrong with a file."
+    if isinstance(e, FileNotFoundError) and not str(e).startswith('missing'): return f'missing file: {e}'
     return str(e) if isinstance(e, (ValueError, OSError)) else f'bad record: {type(e).__name__}: {e}; it is built otherwise than the set describes; remove it'
 
 # %% ../nbs/00a_sources.ipynb #28e61a8c
@@ -220,7 +218,8 @@ def part_of(
     folder:str, # Name of a folder in a tree of AI Hub
 )->str:         # `Training`, `Validation` or ''
     "The part of the set that `folder` belongs to, by a folder's or an archive's name."
-    return {'t': 'Training', 'v': 'Validation'}.get(''.join(PART.search(folder)[1] or PART.search(folder)[2])[0].lower()) if PART.search(folder) else ''
+    m = PART.search(folder)
+    return {'t': 'Training', 'v': 'Validation'}[(m[1] or m[2])[0].lower()] if m else ''
 
 # %% ../nbs/00a_sources.ipynb #3c582d2b
 def first_reason(
@@ -420,7 +419,6 @@ def skin_counts(
     return table.set_axis(pd.MultiIndex.from_tuples(sorted({k[:2] for k in n}), names=['part', 'view']))
 
 # %% ../nbs/00a_sources.ipynb #6c7e7a7d
-LUNG_CLASSES = 'Chest_Changes Degenerative_Infectious Higher_Density Inflammatory_Pneumonia Lower_Density Mediastinal_Changes Normal Obstructive'.split()
 LUNG_FOLDERS = {'00 Anatomia Normal': 'Normal', '01 Processos Inflamatórios Pulmonares': 'Inflammatory_Pneumonia', '02 Maior Densidade': 'Higher_Density', '03 Menor Densidade': 'Lower_Density',
                 '04 Doenças Pulmonares Obstrutivas': 'Obstructive', '05 Doenças Infecciosas Degenerativas': 'Degenerative_Infectious', '06 Lesões Encapsuladas': None,
                 '07 Alterações de Mediastino': 'Mediastinal_Changes', '08 Alterações do Tórax': 'Chest_Changes'}

@@ -356,9 +356,7 @@ def make_set(
     if iter(reader) is reader: raise ValueError('a generator can be gone through only once; pass a list, or a reader such as QaTree or Table')
     q = getattr(reader, 'quarantine', Quarantine() if quarantine is None else quarantine)
     known = len(q), len(q.notes)
-    if near is not None:
-        reader = reader if isinstance(reader, list) else list(reader)
-        join_near(reader, near, q)
+    if near is not None: join_near(reader := list(reader), near, q)
     plan = plan_of(reader)
     if not plan: raise ValueError(f'nothing to write: no row could be read; first reason: {q[0]["reason"] if q else "none"}')
     splits = split_names(plan, sizes, seed, by, parts)

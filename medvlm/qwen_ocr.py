@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['SEARCH', 'LETTER', 'FIELDS', 'KINDS', 'ORDER', 'LABEL', 'NOTHING', 'WANTED', 'SHAPES', 'WORDINGS', 'OTHERS',
-           'INSURANCE', 'PRINTED_BESIDE', 'UPRIGHT', 'READ_LINE', 'TRAIN_LAYOUTS', 'TEST_LAYOUTS', 'WIDTHS',
+           'INSURANCE', 'PRINTED_BESIDE', 'UPRIGHT', 'READ_LINE', 'TRAIN_LAYOUTS', 'TEST_LAYOUTS', 'WIDTHS', 'DOCUMENT',
            'flatten_light', 'find_ink', 'page_skew', 'opened', 'closed', 'find_rules', 'clear_rules', 'part_lines',
            'join_pieces', 'find_runs', 'link_runs', 'Sheet', 'read_sheet', 'print_height', 'cut_strip', 'page_strips',
            'parse_answer', 'strip_of', 'strip_answer', 'share_out', 'fits', 'unit_in_chinese', 'join_answers',
            'page_row', 'value_line', 'label_line', 'drug_line', 'made_up_lines', 'strip_rows', 'font_split',
-           'draw_page', 'train_job', 'page_jobs', 'in_processes', 'predict', 'answer_text', 'reference', 'field_table',
-           'page_scores', 'train_pages', 'score_pages', 'own_rows', 'kept', 'base_table', 'policy_line', 'write_report',
-           'demo_sets', 'error_line', 'conclude', 'demo']
+           'draw_page', 'train_job', 'page_jobs', 'in_processes', 'predict', 'answer_text', 'reference',
+           'score_answers', 'train_pages', 'score_pages', 'own_rows', 'kept', 'score_base', 'policy_line',
+           'write_report', 'demo_sets', 'error_line', 'conclude', 'demo']
 
 # %% ../nbs/02_qwen_ocr.ipynb #bc34a485
 import random, re
@@ -23,11 +23,13 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 from fastcore.basics import patch
-from . import core, eval as ev
+from . import core, eval as ev, fields as fd
 from .data import Quarantine, assistant, check_row, open_image, read_llava, user
 from .forms import LAYOUTS, degrade, draw, fonts, form_row, named, print_drug, values, word_list
+from .sources import save_llava_json
 from .models import ASK_PAIRS, PRINTED, SEP, SIZES, STRETCH, Answer, date_text, draw_line, fill, load, load_bundle
-from .train import RECIPES, Recipe, ask, fit, loss_curve, question_of
+from .stats import forest, model_table, score_table
+from .train import RECIPES, Recipe, ask, fit, question_of
 
 # %% ../nbs/02_qwen_ocr.ipynb #9e8d8446
 SEARCH = 800 # Width at which lines are looked for, in pixels
@@ -590,22 +592,15 @@ def reference(
     return parse_answer(answer_text(page)) if last['role'] == 'assistant' else None
 
 # %% ../nbs/02_qwen_ocr.ipynb #34159e67
-def field_table(
-    answers:list, # `models.Answer`s of pages
-    pages:list # Rows of pages, in the same order
-) -> list: # Rows of `eval.compare`
-    "Each field of each page with what was read."
-    ev.assert_blind([dict(id=p['id'], images=p['images'], messages=question_of(p)[-1:]) for p in pages], [reference(p) for p in pages])
-    return ev.compare([parse_answer(a.text) for a in answers], [reference(p) for p in pages], KINDS, ids=[p['id'] for p in pages], groups=[p['group'] for p in pages])
+DOCUMENT = ev.Job('document', parse=parse_answer, kinds=KINDS, text=('CER',), main=('all fields', 'rows right', 'page exact')) # What `eval` has to know of the job
 
-# %% ../nbs/02_qwen_ocr.ipynb #a3fb500f
-def page_scores(
-    pages:list, # Rows of pages
-    answers:list, # `models.Answer`s, in the same order
-    table:list # Rows of `eval.compare` for them
-) -> dict: # Name → `eval.Score`
-    "Field scores by kind, and the character error rate of the whole answers."
-    return ev.table_scores(table, finish=[a.finish_reason for a in answers]) | {'characters wrong': ev.cer([a.text for a in answers], [answer_text(p) for p in pages])}
+def score_answers(
+    answers:list, # `models.Answer`s of pages
+    pages:list # Rows of pages
+) -> ev.Evaluation: # Its `fields` have each field with what was read, its `scores` the numbers
+    "Each answer against the true fields of its page."
+    ev.assert_blind([dict(id=p['id'], images=p['images'], messages=question_of(p)[-1:]) for p in pages], [reference(p) for p in pages])
+    return ev.evaluate(ev.join([vars(a) for a in answers], [ev.reference_of(p) for p in pages]), DOCUMENT)
 
 # %% ../nbs/02_qwen_ocr.ipynb #f857840a
 def train_pages(
@@ -630,11 +625,11 @@ def score_pages(
     recipe:Recipe, # For `present`, `new_tokens` and `views`
     run:core.Run, # Run folder; answers are kept in `answers_<name>.jsonl`
     parts:list=None # Passed to `predict`
-) -> tuple: # (answers, rows of `eval.compare`)
+) -> ev.Evaluation: # Answers, measured
     "Asks for all pages, keeps the answers and compares them with the truth."
     answers = predict(model, processor, pages, recipe, parts)
     core.save_jsonl([dict(vars(a), model=name) for a in answers], run.path(f'answers_{name}.jsonl'))
-    return answers, field_table(answers, pages)
+    return score_answers(answers, pages)
 
 # %% ../nbs/02_qwen_ocr.ipynb #19f2bd72
 def own_rows(
@@ -662,15 +657,15 @@ def kept(
     return [Answer(**{k: v for k, v in r.items() if k in Answer.__dataclass_fields__}) for r in rows]
 
 # %% ../nbs/02_qwen_ocr.ipynb #86048ebc
-def base_table(
+def score_base(
     pages:list, # Rows of pages
     recipe:Recipe, # For the base and the presentation
     run:core.Run, # Run folder
     parts:list=None # Passed to `predict`
-) -> tuple: # (answers, rows of `eval.compare`)
-    "Answers and comparison of the untuned base, from the run folder when they are there."
+) -> ev.Evaluation: # Answers, measured
+    "The untuned base, its answers from the run folder when they are there."
     answers = kept('base', pages, run)
-    if answers: return answers, field_table(answers, pages)
+    if answers: return score_answers(answers, pages)
     model, processor = load(recipe.base, recipe.policy)
     return score_pages('base', model, processor, pages, recipe, run, parts)
 
@@ -689,24 +684,16 @@ def policy_line(
 # %% ../nbs/02_qwen_ocr.ipynb #8d8c59f5
 def write_report(
     run:core.Run, # Run folder
-    tables:dict, # Model name → rows of `eval.compare`
+    models:dict, # Model name → `eval.Evaluation` of `pages`
     pages:list, # Rows of pages
-    answers:dict, # Model name → answers
     recipe:Recipe, # Recipe
-    more:dict=None # Further sets: title → (pages, answers, rows of `eval.compare`)
+    title:str='Reading prescriptions', # Headline
+    note:str='' # Line under it
 ) -> Path: # report.html
-    "The report of a run with its figures."
-    images = {p['id']: open_image(p['images'][0]) for p in pages}
-    reasons = {k: [a.finish_reason for a in v] for k, v in answers.items()}
-    scores = {k: page_scores(pages, answers[k], t) for k, t in tables.items()}
-    sections = ev.field_sections(tables, images, finish=reasons, n_pages=4, policy=policy_line(pages, recipe), more=scores)
-    fig = loss_curve({recipe.name: core.load_json(run.path('loss.json'))}, 'Training loss')
-    run.figure(fig, 'loss'); sections.insert(2, ('Training', [(fig, 'training loss by step')]))
-    for title, (ps, an, rows) in (more or {}).items():
-        ims = {p['id']: open_image(p['images'][0]) for p in ps}
-        for head, items in ev.field_sections({'tuned': rows}, ims, finish={'tuned': [a.finish_reason for a in an]}, n_pages=4, more={'tuned': page_scores(ps, an, rows)}): sections.append((f'{title}: {head}' if head else title, items))
-    new = sum(p['meta'].get('layout') not in TRAIN_LAYOUTS for p in pages)
-    return ev.report(run.dir, 'Reading prescriptions', sections, note=f'Small model, {recipe.name}: {len(pages)} drawn forms in fonts it was not tuned on, {new} of them in a layout it was not tuned on.')
+    "The report of a run, all that it is made from, and the pages as LLaVA rows in `pages`."
+    shown = {p['id']: p['images'][0] for p in pages}
+    save_llava_json(pages, run.path('pages', 'rows.json')); run.manifest(rows=str(run.path('pages', 'rows.json')))
+    return ev.save_evaluations(run, models, title, note, images=lambda ref: open_image(shown[ref['id']]), policy=policy_line(pages, recipe))
 
 # %% ../nbs/02_qwen_ocr.ipynb #30dd4c9c
 def demo_sets(
@@ -720,11 +707,11 @@ def demo_sets(
 
 # %% ../nbs/02_qwen_ocr.ipynb #7e3b4e76
 def error_line(
-    table:list, # Rows of `eval.compare`
+    table:list, # Rows of `fields.compare`
     n:int=12 # Kinds of errors named
 ) -> str: # One line for people
     "What the errors are, the most frequent first."
-    kinds = Counter((r['name'], ev.error_kind(r)) for r in table if r['outcome'] != 'ok')
+    kinds = Counter((r['name'], fd.error_kind(r)) for r in table if r['outcome'] != 'ok')
     rest = sum(kinds.values()) - sum(c for _, c in kinds.most_common(n))
     return 'Errors: ' + (', '.join(f'{name} {kind} {c}' for (name, kind), c in kinds.most_common(n)) or 'none') + (f', {rest} others' if rest else '')
 
@@ -733,21 +720,21 @@ def conclude(
     run:core.Run, # Run folder
     recipe:Recipe, # Recipe
     test:list, # Rows of drawn test pages
-    before:tuple, # (answers, rows of `eval.compare`) of the base
-    after:tuple, # The same of the tuned model
-    more:dict, # Further sets: title → (pages, answers, rows of `eval.compare`)
+    models:dict, # 'base' and 'tuned' → `eval.Evaluation` of them
+    more:dict, # Further sets: title → (pages, `eval.Evaluation` of the tuned model)
     say=print # Called with lines for people
-) -> dict: # Kind of field → `eval.Paired`
-    "Compares, writes `scores.json`, figures and report, and says what came out."
-    pairs = ev.compare_models(before[1], after[1])
-    scores = {k: page_scores(*set_) for k, set_ in {'base': (test, *before), 'tuned': (test, *after), **more}.items()}
-    core.save_json(scores, run.path('scores.json')); core.save_json(pairs, run.path('pairs.json'))
-    run.figure(ev.before_after(pairs, ('base', 'tuned')), 'before_after')
-    report = write_report(run, dict(base=before[1], tuned=after[1]), test, dict(base=before[0], tuned=after[0]), recipe, more)
+) -> dict: # Score → `stats.Paired`
+    "Compares, writes scores, figures and report, and says what came out."
+    new = sum(p['meta'].get('layout') not in TRAIN_LAYOUTS for p in test)
+    note = f'Small model, {recipe.name}: {len(test)} drawn forms in fonts it was not tuned on, {new} of them in a layout it was not tuned on.'
+    report, pairs = write_report(run, models, test, recipe, note=note), ev.compare_evaluations(models)
+    run.figure(forest({k: {s: getattr(c, side) for s, c in pairs.items() if c.after.value is not None and c.after.value <= 1} for k, side in zip(models, ('before', 'after'))}, f'{len(test)} drawn forms'), 'before_after')
     say(policy_line(test, recipe))
-    say(str(ev.model_table(pairs, ('base', 'tuned'), f'{len(test)} drawn forms')))
-    say(f"Characters wrong: {scores['base']['characters wrong']} → {scores['tuned']['characters wrong']}\n{error_line(after[1])}")
-    for title, (pages, _, table) in more.items(): say(f'\n{title}: {len(pages)} pages\n{ev.score_table(scores[title])}\n{error_line(table)}')
+    say(str(model_table(pairs, tuple(models), f'{len(test)} drawn forms', 'score')))
+    say(error_line(models['tuned'].fields))
+    for title, (pages, e) in more.items():
+        own = write_report(core.Run(f'{run.name}-{title}', run.dir.parent), {'tuned': e}, pages, recipe, title, f'{recipe.name}, tuned on drawn forms: {len(pages)} further pages')
+        say(f'\n{title}: {len(pages)} pages\n{score_table(e.scores)}\n{error_line(e.fields)}\nReport: {own}')
     say(f'\nReport: {report}')
     return pairs
 
@@ -761,7 +748,7 @@ def demo(
     recipe:Recipe=RECIPES['ocr_7b_small'], # Recipe
     workers:int=2, # Processes for drawing
     say=print # Called with lines for people
-) -> dict: # Kind of field → `eval.Paired`, base against tuned
+) -> dict: # Score → `stats.Paired`, base against tuned
     "From nothing to a proven small model: draw, score the base, tune, score again, report."
     run, quarantine, more = core.Run(name, root), Quarantine(), {}
     extra, other = own_rows(rows, images, quarantine) if rows else ([], 0)
@@ -771,9 +758,9 @@ def demo(
     taught, test = demo_sets(pages, workers)
     parts = in_processes(strip_rows, test, workers)
     say(f'{len(taught)} text lines to train on. Scoring the base')
-    before = base_table(test, replace(recipe, views=1), run, parts)  # no view helps a base that does not know the labels asked for
+    before = score_base(test, replace(recipe, views=1), run, parts)  # no view helps a base that does not know the labels asked for
     say(f'Tuning for {recipe.steps} steps')
     model, processor, _ = load_bundle(fit(recipe, taught, run, say=say, held_out=test))
     after = score_pages('tuned', model, processor, test, recipe, run, parts)
-    if extra: more = {Path(rows).stem: (extra, *score_pages('rows', model, processor, extra, recipe, run))}
-    return conclude(run, recipe, test, before, after, more, say)
+    if extra: more = {re.sub(r'[^\w.-]+', '-', Path(rows).stem): (extra, score_pages('rows', model, processor, extra, recipe, run))}
+    return conclude(run, recipe, test, dict(base=before, tuned=after), more, say)

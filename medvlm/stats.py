@@ -64,14 +64,14 @@ def group_share(
     level:float=.95, # Coverage of the interval
 )->Score: # Sum of `right` over sum of `total`; `n` is the latter
     "Share of `total` that is `right`, counted by group, with a Wilson interval for as many rows as the groups are worth."
-    from scipy.stats import t
+    from scipy.special import stdtrit
     right, total = [np.asarray(x, float)[np.asarray(total) > 0] for x in (right, total)]
     n, m = total.sum(), len(total)
     if m == 0 or (total == 1).all(): return wilson(int(right.sum()), m, level)
     p, worth = right.sum()/n, m
     if 0 < p < 1 and m > 1:
         spread = m/(m - 1)*((right - p*total)**2).sum()/n**2
-        narrow = NormalDist().inv_cdf(.5 + level/2)/t.ppf(.5 + level/2, m - 1)
+        narrow = NormalDist().inv_cdf(.5 + level/2)/stdtrit(m - 1, .5 + level/2)
         worth = min(n, p*(1 - p)/spread)*narrow**2 if spread else m
     w = wilson(p*worth, worth, level)
     return Score(float(p), w.low, w.high, round(n), f'wilson over {m} groups, worth {worth:.0f} independent rows')
@@ -150,6 +150,7 @@ class Measure:
     stat:object=ratio # Function from sums, shape (..., k), to values, shape (...); NaN where undefined
     share:bool=False # Is each row (right, of), a share of trials?
     lower:bool=False # Is a lower value the better one?
+    signed:bool=False # May the value be negative, down to -1?
 
     def __post_init__(self):
         x = np.asarray(self.adds, float)
@@ -158,7 +159,7 @@ class Measure:
         object.__setattr__(self, 'adds', x)
 
     @property
-    def n(self): return int(round(self.adds[:, 1].sum())) if self.share else len(self.adds)
+    def n(self): return int(round(self.adds[:, 1].sum())) if self.share else int((self.adds != 0).any(1).sum())
 
     @property
     def value(self): return float(self.stat(self.adds.sum(0))) if len(self.adds) else math.nan
@@ -208,6 +209,7 @@ def bca_ends(
     "Ends of the BCa interval."
     from scipy.special import ndtr, ndtri
     d, u = draws[np.isfinite(draws)], without[np.isfinite(without)]
+    if not len(d): raise ValueError('no draw has a value; allowed is at least one finite draw')
     u = u.mean() - u if len(u) else u; spread = (u**2).sum()
     skew = (u**3).sum()/(6*spread**1.5) if spread > 1e-300 else 0.
     below = np.clip(((d < value).mean() + (d <= value).mean())/2, .5/len(d), 1 - .5/len(d))
@@ -221,12 +223,13 @@ def flat_score(
     n:int, # What was counted
     m:int, # Number of groups
     level:float=.95, # Coverage of the interval
+    signed:bool=False, # May the value be negative, down to -1?
 )->Score: # The score, with Wilson's bound at 0 and 1
     "Score of a number whose draws have no spread."
     if math.isnan(value): return Score(None, None, None, n, 'nothing to score')
-    if value not in (0, 1) or m == 1: return Score(value, None, None, n, f'no spread over {m} group' + 's'*(m > 1))
-    w = wilson(value*m, m, level)
-    return Score(value, w.low, w.high, n, f'no spread; wilson over {m} groups')
+    if abs(value) not in (0, 1) or m == 1: return Score(value, None, None, n, f'no spread over {m} group' + 's'*(m > 1))
+    w = wilson(abs(value)*m, m, level); ends = (-w.high, -w.low) if value < 0 else (-w.high if signed and not value else w.low, w.high)
+    return Score(value, *ends, n, f'no spread; wilson over {m} groups')
 
 # %% ../nbs/06a_stats.ipynb #dd741bdb
 def sum_by(
@@ -246,10 +249,10 @@ def score_of(
     level:float=.95, # Coverage of the interval
 )->Score: # Value with its interval
     "Score of one `measure` from its group `sums` and its `draws`."
-    from scipy.stats import t
-    m, value = len(sums), measure.value
-    if np.isnan(value) or not np.nanstd(draws) > 1e-12*max(1, abs(value)): return flat_score(value, measure.n, m, level)
-    z = t.ppf([.5 - level/2, .5 + level/2], m - 1)*math.sqrt(m/(m - 1))
+    from scipy.special import stdtrit
+    sums, value = sums[(sums != 0).any(1)], measure.value; m = len(sums)
+    if np.isnan(value) or not np.nanstd(draws) > 1e-12*max(1, abs(value)): return flat_score(value, measure.n, m, level, measure.signed)
+    z = stdtrit(m - 1, [.5 - level/2, .5 + level/2])*math.sqrt(m/(m - 1))
     return Score(value, *bca_ends(draws, value, measure.stat(sums.sum(0) - sums), z), measure.n, f'bca over {m} groups')
 
 # %% ../nbs/06a_stats.ipynb #408bbe39
@@ -265,10 +268,11 @@ def score_all(
     if len(rows) > 1: raise ValueError(f'measures over {sorted(rows)} rows; allowed are measures over the same rows')
     if not rows or rows == {0}: return {k: Score(None, None, None, 0, 'no rows') for k in measures}
     group = group_index(groups, rows.pop()); m = group.max() + 1
-    sums = {k: sum_by(x.adds, group) for k, x in measures.items()}
-    drawn = {k: [] for k, x in measures.items() if not x.share}
+    made = {id(x.adds): sum_by(x.adds, group) for x in {id(x.adds): x for x in measures.values()}.values()}
+    sums, drawn = {k: made[id(x.adds)] for k, x in measures.items()}, {k: [] for k, x in measures.items() if not x.share}
     for w in draw_weights(m, n_boot if drawn else 0, seed):
-        for k in drawn: drawn[k].append(measures[k].stat(w @ sums[k]))
+        totals = {key: w @ made[key] for key in {id(measures[k].adds) for k in drawn}}
+        for k in drawn: drawn[k].append(measures[k].stat(totals[id(measures[k].adds)]))
     return {k: score_of(x, sums[k], np.concatenate(drawn[k]), level) if k in drawn else group_share(*sums[k].T, level) for k, x in measures.items()}
 
 # %% ../nbs/06a_stats.ipynb #a32e3b5e
@@ -289,7 +293,7 @@ def difference(
     "Measure of how much `b` exceeds `a` on the same rows."
     if len(a.adds) != len(b.adds): raise ValueError(f'{len(a.adds)} and {len(b.adds)} rows; allowed are the same rows for both models')
     k = a.adds.shape[1]
-    return Measure(np.hstack([a.adds, b.adds]), lambda s: b.stat(s[..., k:]) - a.stat(s[..., :k]), lower=a.lower)
+    return Measure(np.hstack([a.adds, b.adds]), lambda s: b.stat(s[..., k:]) - a.stat(s[..., :k]), lower=a.lower, signed=True)
 
 # %% ../nbs/06a_stats.ipynb #14573835
 COLOURS = dict(before='#8a94a3', after='#0f8f88', wrong='#c8553d', ok='#3c8d5a')
@@ -326,13 +330,15 @@ def swap_test(
 )->float: # Two-sided p
     "Permutation test of two models by exchanging their answers group by group."
     if a.adds.shape != b.adds.shape: raise ValueError(f'measures of shape {a.adds.shape} and {b.adds.shape}; allowed is the same measure on the same rows')
-    if not len(a.adds): return 1.
+    if math.isnan(a.value) or math.isnan(b.value): return 1.
     group = group_index(groups, len(a.adds)); one, two = sum_by(a.adds, group), sum_by(b.adds, group)
+    f, g = a.stat, b.stat
+    if f is ratio and g is ratio: r = np.nan_to_num(ratio((one + two).sum(0))); one, two = [x[:, :1] - r*x[:, 1:] for x in (one, two)]; f = g = lambda s: s[..., 0]
     moved = (two - one)[(two != one).any(1)]; base, top = one.sum(0), two.sum(0)
-    rng, seen, extreme = np.random.default_rng(seed), abs(b.value - a.value), 0
+    rng, seen, extreme = np.random.default_rng(seed), abs(g(top) - f(base)), 0
     for start in range(0, n, 500):
         part = rng.integers(0, 2, (min(500, n - start), len(moved)), dtype=np.int8) @ moved if len(moved) else np.zeros((min(500, n - start), len(base)))
-        extreme += int((abs(b.stat(top - part) - a.stat(base + part)) >= seen - 1e-12).sum())
+        extreme += int((abs(g(top - part) - f(base + part)) >= seen - 1e-12).sum())
     return (extreme + 1)/(n + 1)
 
 # %% ../nbs/06a_stats.ipynb #5fde2b48

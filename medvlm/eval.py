@@ -238,7 +238,7 @@ def answers_table(
             ids, n = find(e), len(e.joined.refs)
             cells.append(str(len(ids)) + (f' ({score(right_of([1]*len(ids) + [0]*(n - len(ids)))).value:.1%})' if len(ids) <= n and kind in ('missing', 'empty', 'cut off', 'unparsable') else ''))
             shown += [i for i in ids if i not in shown]
-        return [kind, *cells, ', '.join(i if len(i) <= 32 else '…' + i[-31:] for i in shown[:3]) + (' …' if len(shown) > 3 else '')]
+        return [kind, *cells, ', '.join(i if len(i) <= 24 else '…' + i[-23:] for i in shown[:2]) + (' …' if len(shown) > 2 else '')]
     def unparsed(e):
         if e.fields is not None: return list(dict.fromkeys(r['page'] for r in e.fields if not r['parsed']))
         return [r['id'] for r, p in zip(e.joined.refs, e.parsed or []) if p.label is None]
@@ -349,7 +349,7 @@ def training_figure(
         fig = Figure(figsize=(5, 2.9), layout='constrained'); ax = fig.subplots(); ax.grid(axis='both')
         ax.plot(*zip(*loss), color=COLOURS['after'], label='training loss')
         if held: ax.plot(*zip(*held), 'o--', color=COLOURS['wrong'], ms=4, label='held-out loss')
-        if rate: other = ax.twinx(); other.plot(*zip(*rate), color=COLOURS['before'], lw=.9, label='learning rate'); other.set_ylabel('learning rate', color='#56636f'); other.grid(False); other.ticklabel_format(style='sci', scilimits=(0, 0))
+        if rate: other = ax.twinx(); other.plot(*zip(*rate), color=COLOURS['before'], lw=.9, label='learning rate'); other.set_ylabel('learning rate', color='#56636f'); other.grid(False); other.ticklabel_format(axis='y', style='sci', scilimits=(0, 0))
         ax.set(xlabel='step', ylabel='loss, nats per token', title=f'{title}, {loss[-1][0]} steps'); fig.legend(loc='outside upper right', ncols=3, frameon=False)
     return fig
 
@@ -417,14 +417,16 @@ def tiles(
 def score_section(
     models:dict, # Model name → Evaluation
 )->tuple: # (title, items)
-    "Scores of all models, and their comparison."
-    by, names = {k: overall(e.scores) for k, e in models.items()}, tuple(models); n = len(next(iter(models.values())).joined.refs)
-    drawn = {k: {s: v for s, v in d.items() if v.value is not None and 0 <= v.value <= 1 and (v.high is None or v.high <= 1) and (v.low is None or v.low >= 0)} for k, d in by.items()}
+    "Scores of all models, and their comparison; those that are better when lower carry an arrow."
+    lower = {k for e in models.values() for k, m in e.measures.items() if m.lower}
+    named = lambda d: {k + ' ↓'*(k in lower): v for k, v in d.items()}
+    by, names = {k: named(overall(e.scores)) for k, e in models.items()}, tuple(models); n = len(next(iter(models.values())).joined.refs)
+    drawn = {k: {s: v for s, v in d.items() if v.value is not None and all(0 <= x <= 1 for x in (v.value, v.low, v.high) if x is not None)} for k, d in by.items()}
     alt = '; '.join(f'{k}: ' + ', '.join(f'{s} {v}' for s, v in list(d.items())[:6]) for k, d in drawn.items())
-    items = [(forest(drawn, f'{n} rows'), 'Scores with 95 % intervals. ' + alt)]
+    items = [(forest(drawn, f'{n} rows; ↓ lower is better'), 'Scores with 95 % intervals. ' + alt)]
     if len(models) == 1: return 'Scores', [*items, by[names[0]]]
-    pairs = compare_evaluations(models); main = main_score(models)
-    if len(models) == 2: return 'Scores', [*items, f'{main} decides; the other lines say where the change happened.', model_table(pairs, names, '', 'score'), scores_by_model({k: {s: v for s, v in d.items() if s not in pairs} for k, d in by.items()})]
+    pairs, main = compare_evaluations(models), main_score(models)
+    if len(models) == 2: return 'Scores', [*items, f'{main} decides; the other lines say where the change happened.', model_table(named(pairs), names, '', 'score'), *([scores_by_model(rest)] if any((rest := {k: {s: v for s, v in d.items() if s not in named(pairs)} for k, d in by.items()}).values()) else [])]
     lines = [[k, c.after, c.difference, p_text(c.p), '–' if c.detectable is None else f'{c.detectable:.3f}'] for k, c in pairs.items()]
     return 'Scores', [*items, Table(['model', main, f'difference to {names[0]}', 'p, corrected after Holm', 'smallest difference seen in 4 of 5'], lines, f'{main} against {names[0]}, {pairs[names[1]].before}'), scores_by_model(by)]
 
@@ -435,7 +437,7 @@ def class_section(
     "Confusion, classes, rules and collapse."
     (name, last), classes = list(models.items())[-1], list(next(iter(models.values())).job.classes)
     found = {k: lb.class_collapse(e.truth, e.said, classes, e.joined.groups) for k, e in models.items()}
-    figure, bars = lb.confusion_figure(last.truth, last.said, classes, f'{name}: read as'), lb.class_bars(last.scores, classes, name)
+    figure, bars = lb.confusion_figure(last.truth, last.said, classes, f'{name}: classes read'), lb.class_bars(last.scores, classes, name)
     items = [(figure, 'Confusion matrix: ' + '; '.join(' '.join(map(str, r)) for r in lb.confusion_table(last.truth, last.said, classes).rows)), (bars, 'Precision, recall and F1 of each class with intervals'),
              lb.collapse_table(found, 'Does a model answer one class too often?'), lb.rule_table(last.parsed, f'{name}: how labels were found.')]
     if last.probs is not None: items += [(lb.reliability(last.truth, last.probs, classes, last.joined.groups, name), 'Share of right answers against the stated probability'), (lb.roc_pr(last.truth, last.probs, classes, last.joined.groups, name, 500), 'ROC and precision-recall curves of each class')]
@@ -472,7 +474,7 @@ def document_section(
     return 'Fields and what goes wrong', [fd.critical_table(rows), *figure, mixed if mixed.rows else 'No characters were confused.', warning]
 
 # %% ../nbs/06_eval.ipynb #626888bc
-HOW = {'all': 'Every reference counts once; missing, empty and unparsable answers count as wrong. Intervals are 95 %: Wilson for shares, with the rows of a patient, page or topic taken as related, BCa bootstrap over those groups for the rest. p is from exchanging the two models\' answers group by group, 9,999 times.',
+HOW = {'all': 'Every reference counts once; missing, empty and unparsable answers count as wrong. Intervals are 95 %: Wilson for shares, with the rows of a patient, page or topic taken as related, BCa bootstrap over those groups for the rest. p is from exchanging the two models\' answers group by group, 9,999 times. Where the models count different things, as in precision, it is the share of 4,999 bootstrap differences beyond zero.',
        'fields': 'A field is right when its canonical form equals the true one: names without spaces, numbers by value, dates as dates, codes without dots and case, all after composed Hangul and ordinary width. Rows of a list are aligned in order at the smallest cost; a row is right when all its parts are.',
        'classes': 'A label is read from a tag, a class line, JSON, or an answer that is nothing but a class; a class named in passing is no label. Answers without one have their own column and lower the recall of the true class.',
        'findings': 'Findings, their negation and their side are read by rules, whose own precision and recall are in 06e_findings.', 'text': 'Texts are compared after NFC, ordinary width, lower case and single spaces; ROUGE and BLEU by characters for Korean and Chinese, by words for English.'}

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COLOURS', 'LOOKS', 'Score', 'wilson', 'group_index', 'group_share', 'share', 'escape', 'Table', 'score_table',
            'ratio', 'Measure', 'mean_of', 'right_of', 'draw_weights', 'bca_ends', 'flat_score', 'sum_by', 'score_of',
-           'score_all', 'score', 'difference', 'style', 'mcnemar', 'swap_test', 'p_text', 'detectable', 'Paired',
-           'pair', 'holm', 'pair_all', 'against', 'model_table', 'forest']
+           'score_all', 'score', 'difference', 'style', 'mcnemar', 'swap_test', 'draw_test', 'p_text', 'detectable',
+           'Paired', 'pair', 'holm', 'pair_all', 'against', 'model_table', 'forest']
 
 # %% ../nbs/06a_stats.ipynb #f5e52908
 import contextlib, dataclasses, html, math, unicodedata
@@ -332,14 +332,27 @@ def swap_test(
     if a.adds.shape != b.adds.shape: raise ValueError(f'measures of shape {a.adds.shape} and {b.adds.shape}; allowed is the same measure on the same rows')
     if math.isnan(a.value) or math.isnan(b.value): return 1.
     group = group_index(groups, len(a.adds)); one, two = sum_by(a.adds, group), sum_by(b.adds, group)
-    f, g = a.stat, b.stat
-    if f is ratio and g is ratio: r = np.nan_to_num(ratio((one + two).sum(0))); one, two = [x[:, :1] - r*x[:, 1:] for x in (one, two)]; f = g = lambda s: s[..., 0]
     moved = (two - one)[(two != one).any(1)]; base, top = one.sum(0), two.sum(0)
-    rng, seen, extreme = np.random.default_rng(seed), abs(g(top) - f(base)), 0
+    rng, seen, extreme = np.random.default_rng(seed), abs(b.value - a.value), 0
     for start in range(0, n, 500):
         part = rng.integers(0, 2, (min(500, n - start), len(moved)), dtype=np.int8) @ moved if len(moved) else np.zeros((min(500, n - start), len(base)))
-        extreme += int((abs(g(top - part) - f(base + part)) >= seen - 1e-12).sum())
+        extreme += int((abs(b.stat(top - part) - a.stat(base + part)) >= seen - 1e-12).sum())
     return (extreme + 1)/(n + 1)
+
+# %% ../nbs/06a_stats.ipynb #c1125ef6
+def draw_test(
+    a:Measure, # First model
+    b:Measure, # Second model, over the same rows
+    groups:list|None=None, # Group of every row; whole groups are drawn
+    n:int=4999, # Number of draws; the smallest possible p is 2/(n+1)
+    seed:int=0, # Seed of the draws
+)->float: # Two-sided p
+    "Bootstrap test of the difference of two models."
+    d = difference(a, b)
+    if math.isnan(d.value): return 1.
+    sums = sum_by(d.adds, group_index(groups, len(d.adds)))
+    drawn = np.concatenate([d.stat(w @ sums) for w in draw_weights(len(sums), n, seed)])
+    return min(1., 2*(min((drawn <= 1e-12).sum(), (drawn >= -1e-12).sum()) + 1)/(n + 1))
 
 # %% ../nbs/06a_stats.ipynb #5fde2b48
 def p_text(
@@ -365,7 +378,7 @@ class Paired:
     before:Score # First model
     after:Score # Second model
     difference:Score # After minus before
-    p:float # Permutation test over groups; the one to report
+    p:float # Test over groups, by exchange or by draws; the one to report
     p_mcnemar:float|None=None # Exact McNemar on rows; too small when rows of a group are related
     gained:int|None=None # Rows that only the second model has right
     lost:int|None=None # Rows that only the first model has right
@@ -386,7 +399,8 @@ def pair(
     seed:int=0, # Seed of draws and exchanges
 )->Paired: # Scores, difference and tests
     "Compare two models by one measure on the same rows, with whole `groups` as the unit of chance."
-    p = swap_test(a, b, groups, seed=seed)
+    alike = a.adds.shape == b.adds.shape and (a.stat is not ratio or (a.adds[:, 1] == b.adds[:, 1]).all())
+    p = (swap_test if alike or a.stat is not ratio else draw_test)(a, b, groups, seed=seed)
     both = score_all(dict(before=a, after=b, difference=difference(a, b)), groups, seed=seed)
     one_each = a.share and b.share and len(a.adds) and (a.adds[:, 1] == 1).all() and (b.adds[:, 1] == 1).all()
     p_m, gained, lost = mcnemar(a.adds[:, 0], b.adds[:, 0]) if one_each else (None, None, None)
@@ -453,12 +467,12 @@ def forest(
     if not 1 <= len(scores) <= len(LOOKS): raise ValueError(f'{len(scores)} models; allowed are 1 to {len(LOOKS)}; draw fewer of them')
     names = list(dict.fromkeys(k for s in scores.values() for k in s))[::-1]; ends = [0, 1]
     with style():
-        fig = Figure(figsize=(5.2, .9 + (.3 + .1*len(scores))*max(1, len(names))), layout='constrained'); ax = fig.subplots()
+        fig = Figure(figsize=(5.2, .9 + (.2 + .08*len(scores))*max(2, len(names))), layout='constrained'); ax = fig.subplots()
         for i, (model, by) in enumerate(scores.items()):
-            mark, colour, fill = LOOKS[i if len(scores) > 1 else 1]; dy = .26*((len(scores) - 1)/2 - i)
+            mark, colour, fill = LOOKS[i if len(scores) > 1 else 1]; dy = min(.26, .7/len(scores))*((len(scores) - 1)/2 - i)
             for y, s in [(y, by[k]) for y, k in enumerate(names) if k in by and by[k].value is not None]:
                 if s.low is not None: ax.plot([s.low, s.high], [y + dy]*2, color=colour, lw=2, solid_capstyle='round')
-                ax.plot(s.value, y + dy, mark, ms=6.5, mfc=fill, mec=colour, mew=1.6); ends += [x for x in (s.low, s.high, s.value) if x is not None]
+                ax.plot(s.value, y + dy, mark, ms=5.5, mfc=fill, mec=colour, mew=1.6); ends += [x for x in (s.low, s.high, s.value) if x is not None]
             ax.plot([], [], mark, mfc=fill, mec=colour, mew=1.6, label=model)
         n = {k: max(s[k].n for s in scores.values() if k in s) for k in names}
         ax.set(xlim=(min(ends) - .02, max(ends) + .02), ylim=(-.6, max(len(names), 1) - .4), yticks=range(len(names)), yticklabels=[f'{k}  n={n[k]}' for k in names], xlabel=xlabel, title=title)

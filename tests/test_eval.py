@@ -1,27 +1,43 @@
-"Scores against other implementations, and reports on hostile text, also in a browser where there is one."
+"Answers in every broken form through evaluation, comparison and report; hostile text in the report, also in a browser where there is one."
+import json
 import re
 import shutil
 import subprocess
-import time
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 from PIL import Image
-from scipy.stats import binomtest
 
-from medvlm.core import save_json
-from medvlm.eval import (Score, assert_blind, bootstrap, cer, char_errors, compare, compare_models, field_f1, field_match, field_scores,
-                         field_sections, flatten, gallery, mcnemar, normalise, paired_test, report, same, share, sign_flip, table_scores, wilson)
+from medvlm.core import Run, save_json
+from medvlm.eval import JOBS, Job, assert_blind, compare_evaluations, evaluate, join, load_evaluations, read_answers, report_sections, save_evaluations
+from medvlm.report import write_html
 
-KINDS = dict(patient_name='name', issue_date='date', disease_codes='code', drug_name='name', dose='number')
+KINDS = dict(patient_name='name', issue_date='date', disease_codes='code', drug_name='name', dose='number', freq='number', days='number')
 HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)", 'javascript:alert(1)', '</style><script>alert(1)</script>', '<!--', '&lt;b&gt;',
            'a\0b', '\u202eabc\u202c', 'שלום', 'مرحبا', '\ud800', '👩‍⚕️' * 50, '가' * 100_000, '\n\t ', '{{7*7}}', '$x^2', '=cmd|1', '%s %n', '../../etc/passwd', 'NaN', '1e999999', '9' * 50_000]
 SAFE = {'img': {'alt', 'src', 'class'}, 'a': {'href'}}
 
 
-def page(n=3):
-    return dict(patient_name='이하윤', issue_date='2025-10-27', disease_codes=['K21', 'J209'], drugs=[dict(drug_name=f'약{i}', dose='1') for i in range(n)])
+
+
+def loads(text):
+    "Fields of a JSON answer, None when it is none."
+    try: found = json.loads(text)
+    except ValueError: return None
+    return found if isinstance(found, dict) and found else None
+
+
+FORM = Job('form', parse=loads, kinds=KINDS, text=('CER',), main=('all fields', 'rows right'))
+CASES = dict(lung=('Class: Normal\nExplanation: The lungs are clear.', 'Normal'), skin=('<label>건선</label>\n<summary>홍반과 인설이 보입니다.</summary>', '건선'), qa=('증상이 계속되면 의사와 상의하세요.', None), text=('정상 흉부 방사선 사진입니다.', None),
+             form=(json.dumps(dict(patient_name='이하윤', drugs=[dict(drug_name='약', dose='1')]), ensure_ascii=False), None))
+
+
+def job_of(name): return FORM if name == 'form' else JOBS[name]
+
+
+def refs_of(name, n=3):
+    text, label = CASES[name]
+    return [dict(id=f'r{i}', text=text, label=label, group=f'g{i}', source='x', meta=dict(intention='치료', disease=f'd{i % 2}', size=[200, 100])) for i in range(n)]
 
 
 class Reader(HTMLParser):
@@ -40,16 +56,14 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope='module')
 def hostile(tmp_path_factory):
-    "A report on two models whose answers, page names, model names, notes and manifest are hostile."
+    "A report on two models whose answers, ids, model names, notes and manifest are hostile."
     folder = tmp_path_factory.mktemp('hostile')
-    refs = [page() for _ in HOSTILE]
-    bad = [dict(page(), patient_name=h, issue_date=h, disease_codes=[h, h], drugs=[dict(drug_name=h, dose=h)] * 4, **{h[:50]: h}) for h in HOSTILE]
-    ids = [f'{i} {h[:200]}' for i, h in enumerate(HOSTILE)]
-    a, b = compare(refs, refs, KINDS, ids), compare(bad, refs, KINDS, ids)
-    images = {i: Image.new('RGB', (60, 80), 'white') for i in ids}
+    refs = [dict(refs_of('form', 1)[0], id=f'{i} {h[:200]}', group=h[:200], meta={h[:50]: i}) for i, h in enumerate(HOSTILE)]
+    bad = [dict(id=r['id'], text=json.dumps(dict(patient_name=h, issue_date=h, disease_codes=[h, h], drugs=[dict(drug_name=h, dose=h)] * 4, **{h[:50]: h}))) for r, h in zip(refs, HOSTILE)]
+    models = {'<i>one</i>': evaluate(join([dict(id=r['id'], text=r['text']) for r in refs], refs), FORM), '"><script>alert(2)</script>': evaluate(join(bad + [dict(id=HOSTILE[0], text='x')], refs), FORM)}
     save_json({'<b>': '<script>alert(1)</script>', 'nested': {'x': ['</pre><script>alert(1)</script>']}}, folder / 'manifest.json')
-    sections = field_sections({'<i>one</i>': a, '"><script>alert(2)</script>': b}, images, n_pages=len(ids), policy=HOSTILE[0])
-    return report(folder, HOSTILE[0], [*sections, (HOSTILE[1], HOSTILE)], note=HOSTILE[4])
+    sections = report_sections(models, lambda ref: Image.new('RGB', (60, 80), 'white'), n=len(HOSTILE), policy=HOSTILE[0])
+    return write_html(folder, HOSTILE[0], [*sections, (HOSTILE[1], HOSTILE)], note=HOSTILE[4])
 
 
 def test_hostile_answers_leave_no_markup(hostile):
@@ -70,9 +84,9 @@ def test_report_needs_nothing_else(hostile):
 
 
 def test_report_without_manifest_and_with_broken_manifest(tmp_path):
-    assert report(tmp_path / 'a.html', 't', []).name == 'a.html'
+    assert write_html(tmp_path / 'a.html', 't', []).name == 'a.html'
     (tmp_path / 'manifest.json').write_text('{')
-    with pytest.raises(ValueError, match='line 1'): report(tmp_path, 't', [])
+    with pytest.raises(ValueError, match='line 1'): write_html(tmp_path, 't', [])
     assert not (tmp_path / 'report.html').exists()
 
 
@@ -89,118 +103,66 @@ def test_report_in_a_browser(hostile, tmp_path, width):
     assert f'<title>true,true,{len(HOSTILE)}</title>' in done.stdout
 
 
-@pytest.mark.parametrize('kind', ['name', 'number', 'date', 'code', 'text'])
-@pytest.mark.parametrize('value', HOSTILE, ids=range(len(HOSTILE)))
-def test_every_kind_takes_every_text(kind, value):
-    assert same(value, value, kind)
-    assert not same(value, '이하윤', kind)
+@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('answer', ['', None, '\ud800\udfff', '\0', '정상 normal 正常 ' * 30, '가' * 1_000_000, 'Class: Cancer\nExplanation: a mass.', '<label>진단불가</label>', '{"patient_name": NaN, "drugs": [{"dose": NaN}]}', 'Class: Normal\nClass: Obstructive', '👩‍⚕️' * 50],
+                         ids=['empty', 'none', 'surrogates', 'nul', 'mixed languages', '1 MB', 'outside', 'declined', 'NaN', 'two labels', 'emoji'])
+def test_any_answer_ends_in_a_report(name, answer, tmp_path):
+    refs = refs_of(name)
+    e = evaluate(join([dict(id='r0', text=answer), *(dict(id=r['id'], text=r['text']) for r in refs[1:])], refs), job_of(name))
+    assert 'nan' not in str(list(e.scores.values()))
+    if name in ('lung', 'form') and len(str(answer)) != 1: assert 'What could not be scored' in save_evaluations(Run('x', tmp_path), dict(model=e), 'Title').read_text(encoding='utf-8')
+    if name in ('lung', 'skin'): assert e.scores['accuracy'].value == pytest.approx(2 / 3) and e.scores['unparsable'].value == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize('answer', [None, [], 'text', 7, {}, {'drugs': 'x'}, {'drugs': {'dose': 9}}, {'drugs': [[['x']]]}, {'drugs': [None, '', {}]}, {1: 2}, {'patient_name': {'a': {'b': 'c'}}},
-                                    {'disease_codes': [1.0, True, float('nan')]}, {'a' * 10_000: 'b'}, {'drugs': [{'dose': i + 2} for i in range(300)]}])
-def test_any_answer_is_scored(answer):
-    scores = field_scores([answer], [page()], KINDS)
-    assert scores['all fields'].n == len(flatten(page()))
-    assert scores['all fields'].value == 0
-    assert scores['unparsable'].value == (not isinstance(answer, dict))
+@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('n', [1, 4])
+def test_no_answers_at_all(name, n, tmp_path):
+    (tmp_path / 'answers.jsonl').write_text('')
+    e = evaluate(join(tmp_path / 'answers.jsonl', refs_of(name, n)), job_of(name))
+    assert e.scores['missing'].value == 1 and e.joined.ids('missing') == [f'r{i}' for i in range(n)]
+    if n == 1: save_evaluations(Run('x', tmp_path), dict(model=e), 'Title')
+    if name in ('lung', 'skin', 'form'): assert e.scores['unparsable'].value == 1
+    if name in ('lung', 'skin'): assert e.scores['macro-F1'].value == 0
 
 
-def test_deep_nesting():
-    deep = {'patient_name': 'x'}
-    for _ in range(400): deep = {'a': deep}
-    assert len(compare([deep], [page()], KINDS)) == len(flatten(page())) + 1
+@pytest.mark.parametrize('name', CASES)
+def test_perfect_answers(name, tmp_path):
+    refs = refs_of(name, 1)
+    e = evaluate(join([dict(id='r0', text=refs[0]['text'], finish_reason='stop')], refs), job_of(name))
+    assert all(s.value in (None, 1) for k, s in e.scores.items() if not e.measures[k].lower and k not in ('Matthews', 'BLEU (char)', 'BLEU (word)') and 'hit' not in k and 'told' not in k)
+    assert all(s.value == 0 for k, s in e.scores.items() if e.measures[k].lower and s.value is not None)
 
 
-@pytest.mark.parametrize('k,n', [(0, 1), (1, 1), (0, 40), (40, 40), (3, 7), (16, 20), (499, 500), (812, 1000)])
-@pytest.mark.parametrize('level', [.9, .95, .99])
-def test_wilson_is_scipys(k, n, level):
-    ours, theirs = wilson(k, n, level), binomtest(k, n).proportion_ci(level, method='wilson')
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+def test_a_class_absent_from_truth_or_predictions():
+    refs = [dict(r, label=l, text=f'Class: {l}') for r, l in zip(refs_of('lung', 4), ['Normal', 'Normal', 'Obstructive', 'Obstructive'])]
+    e = evaluate(join([dict(id=r['id'], text=t) for r, t in zip(refs, ['Class: Normal', 'Class: Lower_Density', 'Class: Normal', 'Class: Normal'])], refs), JOBS['lung'])
+    assert e.scores['macro-F1'].value == pytest.approx((.4 + 0 + 0) / 3) and e.scores['balanced accuracy'].value == .25
+    assert e.scores['recall Chest_Changes'].value is None and e.scores['recall Lower_Density'].value is None
+    report_sections(dict(model=e))
 
 
-@pytest.mark.parametrize('gained,lost,both', [(0, 0, 5), (1, 0, 0), (10, 2, 30), (7, 7, 0), (0, 25, 4)])
-def test_mcnemar_is_the_binomial_test(gained, lost, both):
-    a = [False] * gained + [True] * (lost + both)
-    b = [True] * gained + [False] * lost + [True] * both
-    p, g, l = mcnemar(a, b)
-    assert (g, l) == (gained, lost)
-    assert p == pytest.approx(binomtest(gained, gained + lost, .5).pvalue if gained + lost else 1.)
+@pytest.mark.parametrize('bad,words', [(dict(label='Cancer'), 'label outside'), (dict(label=None), 'label outside')])
+def test_references_must_have_a_label_of_the_job(bad, words):
+    with pytest.raises(ValueError, match=words): evaluate(join([], [dict(refs_of('lung')[0], **bad)]), JOBS['lung'])
 
 
-def test_sign_flip_is_the_exact_test_on_few_pages():
-    rng = np.random.default_rng(0)
-    for _ in range(5):
-        d = rng.integers(-3, 5, 10)
-        signs = np.array(np.meshgrid(*[[-1, 1]] * 10)).reshape(10, -1)
-        exact = (abs(d @ signs) >= abs(d.sum())).mean()
-        assert sign_flip(d, n=20_000) == pytest.approx(exact, abs=.015)
+def test_broken_files(tmp_path):
+    file = tmp_path / 'answers.jsonl'
+    file.write_bytes(b'\xef\xbb\xbf{"id": "r0", "text": "\xff\xfe"}\n{"id": "r1"\nnull\n{"id": null, "text": "x"}\n' + '{"id": "r2", "text": "정상", "seconds": NaN, "new_tokens": Infinity}\n{"id": "r2", "text": "비정상"}\n{"id": "r2", "text": "정상"}\n'.encode() + b'[' * 100_000 + b'\n')
+    answers, faults = read_answers(file)
+    j = join(file, refs_of('text'))
+    assert j.texts[2] == '정상' and j.answers[2]['seconds'] is None and j.answers[2]['new_tokens'] is None
+    assert len(j.ids('answered twice, differently')) == 1 and len(j.ids('answered twice, the same')) == 1 and len(j.ids('broken characters')) == 1
+    assert len(answers) + len(j.ids('unreadable lines')) == 8 and len(faults) == len(j.ids('unreadable lines')) + 1
 
 
-def test_permutation_p_is_uniform_when_models_are_equal():
-    from scipy.stats import kstest
-    rng = np.random.default_rng(1)
-    smooth = [sign_flip(rng.normal(0, rng.gamma(2, 1, 30)), n=399, seed=i) for i in range(400)]
-    assert kstest(smooth, 'uniform').pvalue > .01
-    counted = []
-    for i in range(400):
-        skill = rng.beta(4, 1, 30).repeat(8)
-        diff = (rng.random(240) < skill).astype(int) - (rng.random(240) < skill)
-        counted.append(sign_flip(diff.reshape(30, 8).sum(1), n=399, seed=i))
-    # Counts tie, so p may only be too large.
-    assert all(np.mean(np.array(counted) <= a) <= a + .03 for a in (.01, .05, .1, .3))
-    assert np.mean(np.array(counted) <= .1) > .04
-
-
-def test_interval_holds_the_truth():
-    rng, held = np.random.default_rng(2), 0
-    for _ in range(500):
-        pages = np.arange(40).repeat(12)
-        held += (s := share(rng.random(480) < rng.beta(2.85, .15, 40)[pages], pages)).low <= .95 <= s.high
-    assert held / 500 > .9
-
-
-def test_equal_models_differ_by_nothing():
-    rows = compare([page(2)] * 6, [page()] * 6, KINDS)
-    for pair in compare_models(rows, rows).values():
-        assert pair.difference.value == 0 and pair.p == pair.p_mcnemar == 1
-
-
-def test_one_skipped_row_costs_one_row():
-    ref = page(6)
-    rows = compare([dict(ref, drugs=ref['drugs'][1:])], [ref], KINDS)
-    assert [r['field'] for r in rows if r['outcome'] != 'ok'] == ['drugs.0.drug_name', 'drugs.0.dose']
-    rows = compare([ref], [dict(ref, drugs=ref['drugs'][1:])], KINDS)
-    assert {r['outcome'] for r in rows} == {'ok', 'spurious'}
-    assert field_f1(rows)['recall'].value == 1 and field_match(rows)['all fields'].value == 1
-
-
-def test_unparsable_answers_count_everywhere():
-    refs = [page() for _ in range(8)]
-    half = table_scores(compare(refs[:4] + [None] * 4, refs, KINDS))
-    assert half['all fields'].value == half['recall'].value == half['page exact'].value == half['unparsable'].value == .5
-    assert all(half[k].value == .5 for k in ('name', 'date', 'code', 'number'))
-    assert half['precision'].value == 1
-
-
-def test_cer_by_hand_and_by_page():
-    assert char_errors('kitten', 'sitting') == (3, 7)
-    assert cer(['가나다라'], ['가']).value == 3
-    many = cer(['가나'] * 30 + ['다다'] * 10, ['가나'] * 40)
-    assert many.value == .25 and many.low < .25 < many.high
-    fewer = cer(['가나'] * 30 + ['다다'] * 10, ['가나'] * 40, groups=[i // 10 for i in range(40)])
-    assert fewer.high - fewer.low > many.high - many.low
-
-
-@pytest.mark.parametrize('text', ['Ａ１：。', '한글', 'ﾊﾝｶｸ', '㎎㎖', 'e\u0301', '\u200b한\u200d글\ufeff', ' a \u3000 b '])
-def test_normalising_twice_changes_nothing(text):
-    for spaces in ('keep', 'one', 'none'):
-        once = normalise(text, spaces=spaces)
-        assert normalise(once, spaces=spaces) == once
-
-
-def test_no_score_without_interval_or_reason():
-    for s in [share([]), bootstrap([]), wilson(0, 0), cer([], []), bootstrap([.5, .5]), share([1]), paired_test([], []).difference]:
-        assert isinstance(s, Score) and 'nan' not in str(s) and (s.low is not None or 'no ' in str(s))
+def test_a_run_is_evaluated_again_to_the_same(tmp_path):
+    refs = refs_of('lung', 6)
+    models = {k: evaluate(join([dict(id=r['id'], text=r['text'] if i % m else 'Class: Obstructive', finish_reason='stop') for i, r in enumerate(refs)], refs), JOBS['lung']) for k, m in (('a', 2), ('b', 3))}
+    save_evaluations(Run('x', tmp_path), models, 'Title')
+    again = load_evaluations(tmp_path / 'x')
+    assert {k: e.scores for k, e in again.items()} == {k: e.scores for k, e in models.items()}
+    assert compare_evaluations(again) == compare_evaluations(models)
 
 
 def test_blind_prompts():
@@ -209,22 +171,3 @@ def test_blind_prompts():
     assert '이하윤' not in str(e.value)
     with pytest.raises(ValueError, match='issue_date'): assert_blind(['2025.10.27'], refs)
     assert_blind(['1번 질문: 이름과 날짜를 쓰시오'], refs)
-
-
-def test_a_large_evaluation_is_quick():
-    refs = [page(5) for _ in range(500)]
-    preds = [dict(page(4), patient_name='이하운') if i % 3 else page(5) for i in range(500)]
-    start = time.perf_counter()
-    rows = compare(preds, refs, KINDS)
-    table_scores(rows), compare_models(rows, rows), gallery(rows, {i: Image.new('L', (600, 800)) for i in range(500)}, n=3)
-    assert time.perf_counter() - start < 20
-
-
-def test_copies_of_a_page_add_no_certainty():
-    refs = [page() for _ in range(20)]
-    preds = [page() if i % 4 else dict(page(), patient_name='박지우', disease_codes=['Z9']) for i in range(20)]
-    once, plain = table_scores(compare(preds, refs, KINDS)), table_scores(compare(preds * 5, refs * 5, KINDS))
-    grouped = table_scores(compare(preds * 5, refs * 5, KINDS, groups=list(range(20)) * 5))
-    for key in ('all fields', 'F1', 'page exact', 'name'):
-        assert grouped[key].high - grouped[key].low == pytest.approx(once[key].high - once[key].low, abs=.03)
-        assert plain[key].high - plain[key].low < .7 * (grouped[key].high - grouped[key].low)

@@ -49,19 +49,18 @@ def intention_hits(
     folds:int=5, # Parts into which the groups are divided
 )->tuple|None: # (hit per answer, hit per reference), each shape (n,), bool; None with fewer than two groups or intentions
     "Does each answer serve the intention asked for?"
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.linear_model import RidgeClassifier
     from sklearn.model_selection import GroupKFold
-    from sklearn.pipeline import make_pipeline
     if not len(answers) == len(refs) == len(intentions) == len(groups): raise ValueError(f'{len(answers)} answers, {len(refs)} references, {len(intentions)} intentions, {len(groups)} groups; allowed is one each')
     want, n = np.array(intentions, str), len(set(groups))
     if n < 2 or len(set(want)) < 2: return None
-    norm = lambda texts: np.array([normalise((t or '')[:2000]) or '-' for t in texts], object)
-    said, true, hits = norm(answers), norm(refs), np.zeros((2, len(want)), bool)
-    for learn, ask in GroupKFold(min(folds, n)).split(true, groups=groups):
+    counts = HashingVectorizer(analyzer='char_wb', ngram_range=(1, 3), n_features=2**16, alternate_sign=False)
+    said, true = [counts.transform(normalise((t or '')[:1000]) for t in texts).sqrt() for texts in (answers, refs)]
+    hits = np.zeros((2, len(want)), bool)
+    for learn, ask in GroupKFold(min(folds, n)).split(want, groups=groups):
         if len(set(want[learn])) < 2: continue
-        model = make_pipeline(TfidfVectorizer(analyzer='char_wb', ngram_range=(1, 3), sublinear_tf=True, max_features=50_000), RidgeClassifier())
-        model.fit(true[learn], want[learn]); hits[:, ask] = [model.predict(x[ask]) == want[ask] for x in (said, true)]
+        model = RidgeClassifier().fit(true[learn], want[learn]); hits[:, ask] = [model.predict(x[ask]) == want[ask] for x in (said, true)]
     return tuple(hits)
 
 # %% ../nbs/06f_qa.ipynb #8f16a0e5

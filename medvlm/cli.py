@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['OPTIONS', 'USED_BY', 'COMMANDS', 'PLACES', 'run_demo', 'run_train', 'open_rows', 'choose_job', 'ask_bundle',
-           'picture_of', 'run_eval', 'run_models', 'run_compare', 'run_report', 'run_pretrain', 'size', 'run_samples',
-           'open_source', 'run_data', 'draw_visit', 'run_doctor', 'run_export', 'run_push', 'parser', 'main']
+           'picture_of', 'hidden', 'own_folder', 'run_eval', 'run_models', 'picture_in', 'run_compare', 'run_report',
+           'run_pretrain', 'size', 'run_samples', 'open_source', 'run_data', 'draw_visit', 'run_doctor', 'run_export',
+           'run_push', 'parser', 'main']
 
 # %% ../nbs/07_cli.ipynb #a3ea9963
 import argparse, re, sys
@@ -104,6 +105,25 @@ def picture_of(
     return picture
 
 # %% ../nbs/07_cli.ipynb #0088ef99
+def hidden(
+    text:str # Names of fields with commas, or None
+) -> tuple: # Names
+    "The fields that a report does not show."
+    return tuple(h.strip() for h in (text or '').split(',') if h.strip())
+
+# %% ../nbs/07_cli.ipynb #b9cb468f
+def own_folder(
+    name:str, # Name of the run
+    root:str, # Folder of all runs
+    **facts # Entries of the manifest that must be the same when the folder is there
+): # `core.Run`
+    "The run folder, if it is new or holds the same."
+    from medvlm import core
+    path = Path(root)/name/'manifest.json'; old = core.load_json(path) if path.exists() else {}
+    if old and (wrong := [k for k, v in facts.items() if old.get(k) != v]): raise ValueError(f'{path.parent} holds another run ({wrong[0]} {old.get(wrong[0])!r}, not {facts[wrong[0]]!r}); give a new --name, or delete it')
+    return core.Run(name, root)
+
+# %% ../nbs/07_cli.ipynb #a06de70f
 def run_eval(
     args # Parsed arguments of `eval`
 ):
@@ -117,11 +137,13 @@ def run_eval(
     if not refs: raise ValueError(f'{args.rows}: no row ends with a reading of a prescription; the last answer must have its labels; name another --job')
     if not source.exists(): raise FileNotFoundError(f'{source}: not there; name a file of answers or the folder of a bundle')
     answers, facts = (source, {}) if source.is_file() else ask_bundle(source, [lambda r=r: row_of(r['id']) for r in refs], job, refs)
-    run = core.Run(args.name, args.root)
+    e, hide = ev.evaluate(ev.join(answers, refs), job), hidden(args.hide); ev.check_hidden(dict(model=e), hide)
+    run = own_folder(args.name, args.root, answers=str(source), rows=str(args.rows))
     run.manifest(recipe=facts.get('recipe'), data=core.fingerprint([dict(r, images=[]) for r in refs]), answers=str(source), rows=str(args.rows), split=args.split, images=args.images)
     if quarantine: quarantine.save(run.path('quarantine.jsonl')); print(f'{len(quarantine)} rows in quarantine: {quarantine.summary()}')
-    e = ev.evaluate(ev.join(answers, refs), job); name = re.sub(r'[^\w.-]+', '-', source.parent.name if source.name in ('answers.jsonl', 'bundle') else source.stem) or 'model'
-    report = ev.save_evaluations(run, {name: e}, args.title or f'{name} on {Path(args.rows).name}', f'{job.name} job, {len(refs)} rows of {args.rows}', images=picture_of(row_of), hide=tuple((args.hide or '').split(',')))
+    name = re.sub(r'[^\w.-]+', '-', source.parent.name if source.name in ('answers.jsonl', 'bundle') else source.stem) or 'model'
+    where = f'{args.rows}, split {args.split}' if Path(args.rows).is_dir() else args.rows
+    report = ev.save_evaluations(run, {name: e}, args.title or f'{name} on {Path(args.rows).name}', f'{job.name} job, {len(refs)} rows of {where}', images=picture_of(row_of), hide=hide)
     print(f'{job.name} job: {len(refs)} rows, {len(all_refs) - len(refs)} of other kinds left out\n\n{ev.answers_table({name: e})}\n\n{score_table(ev.overall(e.scores))}\n\nReport: {report}')
 
 # %% ../nbs/07_cli.ipynb #f65db7ec
@@ -139,23 +161,33 @@ def run_models(
     return {model: models[model]} if model else models
 
 # %% ../nbs/07_cli.ipynb #fed0167c
+def picture_in(
+    facts:dict # Manifest of a run
+): # Function of a reference that gives its picture, or None when the rows are not there
+    "How to get at the pictures of a run."
+    from medvlm.data import Quarantine
+    rows = facts.get('rows')
+    if not rows or not Path(rows).exists(): return None
+    return picture_of(open_rows(rows, facts.get('split') or 'test', facts.get('images'), Quarantine())[1])
+
+# %% ../nbs/07_cli.ipynb #5ee0c76f
 def run_compare(
     args # Parsed arguments of `compare`
 ):
     "Compares runs on the same rows and writes the report of the comparison."
     from medvlm import core, eval as ev
     from medvlm.stats import model_table
-    models = {}
+    models, hide, show = {}, set(), None
     for name in args.runs:
-        some = run_models(name); model = list(some)[-1]
-        key = model if model not in models and ':' in name else Path(name.rpartition(':')[0] if ':' in name else name).name
+        some = run_models(name); model = list(some)[-1]; folder = Path(name if Path(name).is_dir() else name.rpartition(':')[0]); facts = core.load_json(folder/'manifest.json')
+        key = re.sub(r'[^\w.-]+', '-', f'{folder.name}-{model}' if ':' in name and not Path(name).is_dir() else folder.name)
         if key in models: raise ValueError(f'{name}: another run is called {key} too; allowed are runs of different names; give folders of different names')
-        models[re.sub(r'[^\w.-]+', '-', key)] = some[model]
-    if len(models) < 2: raise ValueError(f'{len(models)} run; allowed are two or more')
-    run = core.Run(args.name, args.root); pairs = ev.compare_evaluations(models)
-    report = ev.save_evaluations(run, models, args.title or ' against '.join(models), f'{len(next(iter(models.values())).joined.refs)} rows, the same for all')
-    first, *others = models; head = (first, others[0]) if len(others) == 1 else (first, 'other')
-    print(f'{model_table(pairs, head, "", "score" if len(others) == 1 else ev.main_score(models))}\n\nReport: {report}')
+        if folder.resolve() == (Path(args.root)/args.name).resolve(): raise ValueError(f'--name {args.name}: one of the runs to compare; give another --name')
+        models[key] = some[model]; hide |= set(facts.get('hide') or ()); show = show or picture_in(facts)
+    pairs = ev.compare_evaluations(models); run = own_folder(args.name, args.root, models=list(models))
+    report = ev.save_evaluations(run, models, args.title or ' against '.join(models), f'{len(next(iter(models.values())).joined.refs)} rows, the same for all: {facts.get("note") or ""}', images=show, hide=tuple(sorted(hide | set(hidden(args.hide)))))
+    first, *others = models; main = ev.main_score(models)
+    print(f'{model_table(pairs, (first, others[0] if len(others) == 1 else "other"), "", "score" if len(others) == 1 else main)}\n\n{main} decides.\nReport: {report}')
 
 # %% ../nbs/07_cli.ipynb #8a3be63f
 def run_report(
@@ -163,12 +195,11 @@ def run_report(
 ):
     "Scores the answers of a run again and writes its report anew."
     from medvlm import core, eval as ev
-    from medvlm.data import Quarantine
-    folder = Path(args.run); models = run_models(args.run); manifest = core.load_json(folder/'manifest.json'); show = None
-    rows = manifest.get('rows')
-    if rows and Path(rows).exists(): show = picture_of(open_rows(rows, manifest.get('split', 'test'), manifest.get('images'), Quarantine())[1])
-    elif rows: print(f'{rows} is not there any more: the report has no pictures')
-    print(f'Report: {ev.save_evaluations(core.Run(folder.name, folder.parent), models, args.title or manifest["title"], manifest.get("note") or "", images=show, hide=tuple((args.hide or "").split(",")))}')
+    if not Path(args.run).is_dir(): raise FileNotFoundError(f'{args.run}: no run folder; name one that demo, eval or compare wrote')
+    folder = Path(args.run); models, facts = run_models(args.run), core.load_json(folder/'manifest.json'); show = picture_in(facts)
+    if facts.get('rows') and show is None: print(f'{facts["rows"]} is not there any more: the report has no pictures')
+    hide = tuple(dict.fromkeys([*(facts.get('hide') or ()), *hidden(args.hide)]))
+    print(f'Report: {ev.save_evaluations(core.Run(folder.name, folder.parent), models, args.title or facts.get("title") or folder.name, facts.get("note") or "", images=show, hide=hide)}')
 
 # %% ../nbs/07_cli.ipynb #a9b6664f
 def run_pretrain(
@@ -216,7 +247,7 @@ OPTIONS = {
     '--split': dict(default='train', help='split to read (default: train; eval: test)'),
     '--job': dict(help='lung, skin, qa, document or text; the rows tell it otherwise'),
     '--title': dict(help='headline of the report'),
-    '--hide': dict(help='fields whose values the report does not show, with commas'),
+    '--hide': dict(help='documents: fields whose values the report does not show, with commas; pages are then not shown either'),
     '--processor': dict(help='folder or name of the model whose tokens are counted; small is the base of this project'),
     '--min-pixels': dict(type=int, default=256*28*28, help='smallest image the model sees (default: 200704)'),
     '--max-pixels': dict(type=int, default=1280*28*28, help='largest image the model sees (default: 1003520)'),
@@ -355,7 +386,7 @@ COMMANDS = {
     'demo': (run_demo, 'from nothing to a proven small model', [], ('--rows', '--images', '--name', '--root', '--workers', '--steps', '--train-pages', '--test-pages')),
     'train': (run_train, 'tune on pages by a recipe', [('recipe', 'TOML file or ocr_7b, ocr_7b_small')], ('--rows', '--images', '--draw', '--name', '--root', '--workers')),
     'eval': (run_eval, 'score answers, or a bundle, on rows with known answers', [('answers', 'JSONL of any engine, or folder of a bundle'), ('rows', 'LLaVA JSON, or folder of a set')], ('--job', '--split', '--images', '--hide', '--title', '--name', '--root')),
-    'compare': (run_compare, 'compare runs on the same rows', [('runs', 'run folders, or folder:model')], ('--title', '--name', '--root')),
+    'compare': (run_compare, 'compare runs on the same rows', [('runs', 'run folders, or folder:model')], ('--hide', '--title', '--name', '--root')),
     'report': (run_report, 'make the report of a run again', [('run', 'run folder')], ('--title', '--hide')),
     'pretrain': (run_pretrain, 'remake the small base', [], ('--out', '--steps')),
     'samples': (run_samples, 'draw and write small data for all jobs', [('folder', 'folder to write')], ()),

@@ -34,8 +34,8 @@ def as_number(
     value, # Number with or without a unit: 1, '1.00', '1,000원', '10 ML', '7天'
 )->tuple: # (Decimal, unit) or (text, '') when it is not a number
     "Canonical form of a number with its unit."
-    text = normalise(value, spaces='none', units=UNITS).strip('.,')
-    m = re.fullmatch(r'([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)(\D*)', text)
+    text = re.sub(r'(?<=\d) (?=\d)', '_', normalise(value, units=UNITS)).replace(' ', '').rstrip('.,').lstrip(',')
+    m = re.fullmatch(r'([-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+))([^\d_]*)', text)
     return (Decimal(m[1].replace(',', '')), m[2]) if m else (text, '')
 
 # %% ../nbs/06d_fields.ipynb #2962bd69
@@ -87,7 +87,7 @@ def kind_of(
     kinds:dict, # Field name → kind
 )->str|None: # The kind, or None when the name is not listed
     "Look up the kind of the field at `path`: by its address without numbers, then by its last name."
-    names = [p for p in path.split('.') if not p.lstrip('+').isdigit()]
+    names = [p for p in path.split('.')[:12] if not p.lstrip('+').isdigit()]
     return kinds.get('.'.join(names), kinds.get(names[-1] if names else ''))
 
 # %% ../nbs/06d_fields.ipynb #fd8ae9f2
@@ -132,7 +132,7 @@ def judge(
     kind = kind_of(path, kinds)
     if kind is None and ref is not None: raise ValueError(f'field {path!r} has no kind; allowed are {", ".join(KINDS)}; add its name to kinds')
     outcome = 'spurious' if ref is None else 'missing' if pred is None else 'ok' if same(pred, ref, kind) else 'wrong'
-    name = '.'.join(p for p in path.split('.') if not p.lstrip('+').isdigit())
+    name = '.'.join(p for p in path.split('.')[:12] if not p.lstrip('+').isdigit())
     return dict(field=path, name=name, kind=kind or 'other', pred=pred, ref=ref, outcome=outcome)
 
 # %% ../nbs/06d_fields.ipynb #b51faff8
@@ -195,13 +195,13 @@ def page_groups(
 # %% ../nbs/06d_fields.ipynb #d3eccda7
 def right_by_page(
     rows:list, # Field table of `compare`
-    counts, # Function of a row → how much it counts, 0 to 1 or True or False
+    counts, # Function of a row → how often it counts: a whole number, or True or False
     right, # Function of a row → is it right? Asked only of rows that count
     lower:bool=False, # Is a lower share the better one?
 )->Measure: # Share with one row per page
     "Share of the rows that `counts` which are `right`."
     pages = [[(counts(r), r) for r in mine] for mine in page_rows(rows).values()]
-    return right_of([sum(bool(c and right(r)) for c, r in page) for page in pages], [sum(c for c, _ in page) for page in pages], lower)
+    return right_of([sum(c*bool(c and right(r)) for c, r in page) for page in pages], [sum(c for c, _ in page) for page in pages], lower)
 
 # %% ../nbs/06d_fields.ipynb #5628f930
 def field_match(
@@ -216,11 +216,11 @@ def field_match(
 # %% ../nbs/06d_fields.ipynb #d68fac00
 def field_f1(
     rows:list, # Field table of `compare`
-)->dict[str, Measure]: # 'precision', 'recall' and 'F1'; `n` counts predicted fields, true fields, and their mean
+)->dict[str, Measure]: # 'precision', 'recall' and 'F1'; `n` counts predicted fields, true fields, and both together
     "Precision, recall and F1 of the fields in `rows`."
     ok = lambda r: r['outcome'] == 'ok'
-    weights = dict(precision=dict(missing=0), recall=dict(spurious=0), F1=dict(missing=.5, spurious=.5))
-    return {k: right_by_page(rows, lambda r: w.get(r['outcome'], 1), ok) for k, w in weights.items()}
+    weights = dict(precision=(dict(missing=0), 1), recall=(dict(spurious=0), 1), F1=(dict(missing=1, spurious=1), 2))
+    return {k: right_by_page(rows, lambda r: w.get(r['outcome'], each), ok) for k, (w, each) in weights.items()}
 
 # %% ../nbs/06d_fields.ipynb #8f098bc4
 def page_match(
@@ -409,7 +409,7 @@ def answer_tree(
     root = Node('page'); at = {'': root}
     for path, value in fields.items():
         node, here = root, ''
-        for part, more in zip(steps := path.split('.'), [True]*(len(steps) - 1) + [False]):
+        for part, more in zip(steps := path.split('.')[:12], [True]*(len(steps) - 1) + [False]):
             item = part.lstrip('+').isdigit(); here = f'{here}.{part}'
             if item and not more: break
             if here not in at: at[here] = Node('item' if item else part); node.kids.append(at[here])

@@ -74,7 +74,7 @@ class Parsed:
     said:str # The words the rule found, or the beginning of an answer in which no rule found any, up to 200 characters
 
 # %% ../nbs/06c_labels.ipynb #fe50e482
-WORDS = '|'.join(unicodedata.normalize(form, w) for w in ('class', 'label', '분류', '진단') for form in ('NFC', 'NFD'))
+WORDS = '|'.join(unicodedata.normalize(form, w) for w in ('class', 'label', 'diagnosis', 'answer', '분류', '진단', '답', '정답', '诊断', '类别', '分类') for form in ('NFC', 'NFD'))
 TAG = re.compile(r'[<〈《]\s{0,9}label\s{0,9}[>〉》]([^<〈《]{0,200})[<〈《]\s{0,9}/\s{0,9}label\s{0,9}[>〉》]', re.I)
 CLASS_LINE = re.compile(rf'^(?:[>#*_`•·+~\- \t]|\d{{1,2}}[.)]){{0,20}}(?:{WORDS})[*_` \t]{{0,9}}:[*_`\s]{{0,9}}(\S[^\n]{{0,199}})', re.I | re.M)
 JSON_FIELD = re.compile(rf'["\'](?:{WORDS})["\']\s{{0,9}}:\s{{0,9}}("(?:[^"\\]|\\.){{0,200}}"|\'[^\'\n]{{0,200}}\')', re.I)
@@ -133,11 +133,12 @@ def parse_label(
 def rule_table(
     parsed:list, # Results of `parse_label`
     caption:str='', # What was parsed; n is added
+    groups:list|None=None, # Patient of every answer
 )->Table: # One row per rule and reason, the commonest first within each
     "Table of how the labels of `parsed` answers were found, and of what was said when there was none."
     by = Counter((p.label is None, p.rule) for p in parsed)
     said = lambda rule: list(dict.fromkeys(' '.join(p.said.split())[:60] for p in parsed if p.label is None and p.rule == rule and p.said))[:3]
-    rows = [['none' if lost else 'label', rule, n, str(share([1]*n + [0]*(len(parsed) - n))).split(' n=')[0], ' / '.join(said(rule)) if lost else ''] for (lost, rule), n in sorted(by.items(), key=lambda x: (x[0][0], -x[1]))]
+    rows = [['none' if lost else 'label', rule, n, str(share([(p.label is None, p.rule) == (lost, rule) for p in parsed], groups)).split(' n=')[0], ' / '.join(said(rule)) if lost else ''] for (lost, rule), n in sorted(by.items(), key=lambda x: (x[0][0], -x[1]))]
     return Table(['result', 'rule or reason', 'answers', 'share of all', 'for example'], rows, f'{caption} n={len(parsed)}'.strip())
 
 # %% ../nbs/06c_labels.ipynb #5ab83ab9
@@ -322,8 +323,8 @@ def collapse_table(
     caption:str='', # What the models answered
 )->Table: # One row per model
     "Table of how far the predictions of models gather in one class."
-    row = lambda c: [c.top or '–', c.predicted, f'{c.true:.3f}', f'{c.largest:.3f}', f'{c.entropy:.2f}', f'{c.entropy_true:.2f}', 'collapsed' if c.warn else '']
-    return Table(['model', 'most frequent', 'share of parsed answers', 'its share in truth', 'largest class in truth', 'bits predicted', 'bits in truth', 'flag'], [[k, *row(c)] for k, c in found.items()], caption)
+    row = lambda c: ['collapsed' if c.warn else '', c.top or '–', c.predicted, f'{c.true:.3f}', f'{c.largest:.3f}', f'{c.entropy:.2f}', f'{c.entropy_true:.2f}']
+    return Table(['model', 'flag', 'most frequent', 'share of parsed answers', 'its share in truth', 'largest class in truth', 'bits predicted', 'bits in truth'], [[k, *row(c)] for k, c in found.items()], caption)
 
 # %% ../nbs/06c_labels.ipynb #092f4629
 def draw_cells(

@@ -996,7 +996,7 @@ def load_bundle(
 ) -> tuple: # (model, processor, manifest)
     "Loads a bundle on its base; refuses a foreign base and weights that do not arrive."
     from peft import PeftModel
-    if not (Path(folder)/'manifest.json').exists(): raise FileNotFoundError(f'{folder}: no manifest.json, so it is no bundle; give the folder written by `save_bundle`')
+    if lacking := [f for f in ('manifest.json', 'adapter_config.json') if not (Path(folder)/f).exists()]: raise FileNotFoundError(f'{folder}: no {lacking[0]}, so it is no bundle; give the folder written by `save_bundle`')
     manifest = core.load_json(Path(folder)/'manifest.json')
     name, policy = base or manifest['base'], ImagePolicy(**manifest['policy'])
     found = hash_of(name)

@@ -8,12 +8,13 @@ __all__ = ['CSS', 'LIMITS', 'marked', 'data_uri', 'Html', 'figure_html', 'fact',
 
 # %% ../nbs/06g_report.ipynb #7eb874c6
 import base64, html, io, json, re
+from itertools import groupby
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path
 
+from rapidfuzz.distance import Levenshtein
 from .core import atomic, load_json
-from .stats import Score, Table, escape, score_table
+from .stats import Score, Table, escape, plain_markdown, score_table
 
 # %% ../nbs/06g_report.ipynb #320830fc
 def marked(
@@ -23,9 +24,9 @@ def marked(
 )->str: # HTML
     "Show `text` in HTML with the characters that `other` does not have marked."
     a, b = str(text), '' if other is None else str(other)
-    if len(a) > limit or len(b) > 4*limit: return f'<bdi>{escape(a, limit)}</bdi>'
-    parts = SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
-    return '<bdi>' + ''.join(escape(a[i:j]) if op == 'equal' else f'<mark>{escape(a[i:j])}</mark>' for op, i, j, _, _ in parts if i < j) + '</bdi>'
+    if len(a) > limit or len(b) > limit: return f'<bdi>{escape(a, limit)}</bdi>'
+    parts = [list(g) for _, g in groupby(Levenshtein.opcodes(a, b), lambda o: o.tag == 'equal')]; parts = [(g[0].tag, g[0].src_start, g[-1].src_end) for g in parts]
+    return '<bdi>' + ''.join(escape(a[i:j], limit) if op == 'equal' else f'<mark>{escape(a[i:j], limit)}</mark>' for op, i, j in parts if i < j) + '</bdi>'
 
 # %% ../nbs/06g_report.ipynb #5d306c26
 def data_uri(
@@ -35,8 +36,9 @@ def data_uri(
 )->str: # 'data:image/jpeg;base64,…'
     "Encode `image` as a data URI that an HTML page can hold."
     from PIL import Image
-    im = (image if isinstance(image, Image.Image) else Image.open(image)).convert('RGB')
-    if im.width > width: im = im.resize((width, round(im.height*width/im.width)), Image.LANCZOS)
+    im = image if isinstance(image, Image.Image) else Image.open(image)
+    im = (im.point(lambda v: v/256).convert('L') if im.mode.startswith('I') else im).convert('RGB')
+    if im.width > width: im = im.resize((width, max(1, round(im.height*width/im.width))), Image.LANCZOS)
     buf = io.BytesIO(); im.save(buf, 'JPEG', quality=quality)
     return 'data:image/jpeg;base64,' + base64.b64encode(buf.getvalue()).decode()
 
@@ -129,7 +131,7 @@ main{max-width:62rem;margin:0 auto;padding:2.5rem 1rem 4rem}h1{font-size:1.9rem;
 p{margin:.6rem 0;max-width:46rem;overflow-wrap:anywhere}.note{color:var(--soft);margin:0 0 1.2rem}section{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:1.4rem 1.5rem;margin:1.2rem 0}
 nav{display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;margin:0 0 1.4rem;font-size:.92rem}a{color:var(--accent)}
 .bare{background:none;border:0;padding:0}.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(13rem,100%),1fr));gap:1rem}.tile{background:var(--card);border:1px solid var(--line);border-top:4px solid var(--accent);border-radius:12px;padding:1rem 1.2rem}
-.tile b{display:block;font-size:1.55rem;line-height:1.3;font-variant-numeric:tabular-nums;white-space:nowrap}.tile span{display:block}.tile b i{font-style:normal;color:var(--soft);font-weight:400}.tile .p{display:inline;white-space:nowrap}.tile small{color:var(--soft)}
+.tile b{display:block;font-size:1.45rem;line-height:1.3;font-variant-numeric:tabular-nums}.tile span{display:block}.tile b i{font-style:normal;color:var(--soft);font-weight:400}.tile .p{display:inline;white-space:nowrap}.tile small{color:var(--soft)}
 figure{margin:0 0 1rem}img{max-width:100%;height:auto}.figure{display:block;width:min(100%,40rem)}
 .scroll{overflow-x:auto;margin:1rem 0;background:linear-gradient(to left,var(--card) 1.1rem,transparent) 100%/2.2rem 100% no-repeat local,linear-gradient(to left,var(--edge),transparent) 100%/1rem 100% no-repeat scroll}table{border-collapse:separate;border-spacing:0;width:100%;font-size:.93rem;font-variant-numeric:tabular-nums}caption{text-align:left;color:var(--soft);padding:0 0 .4rem}caption:empty{display:none}
 th,td{padding:.42rem .7rem .42rem 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;white-space:nowrap}thead th{color:var(--soft);font-weight:500}
@@ -140,7 +142,7 @@ tbody th{position:sticky;left:0;background:var(--card)}tbody th{font-weight:500}
 small{color:var(--soft)}mark{background:var(--mark);color:inherit;text-decoration:underline;text-underline-offset:3px;border-radius:2px}
 dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(17rem,100%),1fr));gap:.7rem 1.5rem;margin:0}dt{color:var(--soft);font-size:.86rem}dd{margin:0;overflow-wrap:anywhere}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem;margin:.4rem 0}summary{cursor:pointer;color:var(--accent)}
 @media(max-width:44rem){main{padding:1.4rem .8rem 3rem}h1{font-size:1.5rem}section{padding:1rem .9rem}.bare{padding:0}.page{grid-template-columns:minmax(0,1fr)}.sheet{position:static}}
-@page{margin:13mm}@media print{:root{color-scheme:light;--bg:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#bbb}body{font-size:9.5pt;overflow-wrap:normal}main{max-width:none;padding:0}nav{display:none}section{border:0;padding:0;margin:0 0 1rem}h2,h3{break-after:avoid}figure,.tile,.page,tr{break-inside:avoid}.figure{max-height:225mm;width:auto;max-width:130mm}.scroll{overflow:visible;background:none}table{font-size:8pt}th,td{white-space:normal;padding-right:.5rem}tbody th{position:static;white-space:nowrap}.fields th{white-space:nowrap}.sheet{position:static}.page{gap:.2rem 1rem}.tiles{grid-template-columns:repeat(4,1fr)}.tile b{font-size:1.1rem}}
+@page{margin:13mm}@media print{:root{color-scheme:light;--bg:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#bbb}body{font-size:9.5pt;overflow-wrap:normal}main{max-width:none;padding:0}nav{display:none}section{border:0;padding:0;margin:0 0 1rem}h2,h3,h2+p{break-after:avoid}figure,.tile,.page,tr{break-inside:avoid}.figure{max-height:225mm;width:auto;max-width:130mm}.scroll{overflow:visible;background:none}table{font-size:8pt}th,td{white-space:normal;padding-right:.5rem}tbody th{position:static;white-space:nowrap}.fields th{white-space:nowrap}.sheet{position:static}.page{gap:.2rem 1rem}.tiles{grid-template-columns:repeat(4,1fr)}.tile b{font-size:1.1rem}}
 '''
 
 # %% ../nbs/06g_report.ipynb #b3d79aba
@@ -185,7 +187,7 @@ def save_picture(
     with atomic(path, 'wb') as f:
         if kind == 'png': what.savefig(f, format='png', dpi=150, bbox_inches='tight', metadata={'Software': None})
         else: f.write(base64.b64decode(data_uri(what, 900).split(',')[1]))
-    return f'![{escape(alt).replace("[", "(").replace("]", ")")}](figures/{path.name})'
+    return f'![{plain_markdown(alt)}](figures/{path.name})'
 
 # %% ../nbs/06g_report.ipynb #f5f01ffb
 def as_markdown(
@@ -194,17 +196,17 @@ def as_markdown(
     name:str='figure', # Beginning of the names of pictures
 )->str: # Markdown
     "Turn one `item` of a report section into Markdown."
-    if isinstance(item, Table): return (f'{escape(item.caption)}\n\n' if item.caption else '') + item.markdown()
-    if isinstance(item, Tile): return f'- **{escape(item.value)}** {escape(item.name)}' + (f' ({escape(item.note)})' if item.note else '')
+    if isinstance(item, Table): return (f'{plain_markdown(item.caption)}\n\n' if item.caption else '') + item.markdown()
+    if isinstance(item, Tile): return f'- **{plain_markdown(item.value)}** {plain_markdown(item.name)}' + (f', {plain_markdown(item.note)}' if item.note else '')
     if isinstance(item, Card):
-        head = [f'#### {escape(item.title)}'] + ([save_picture((item.image, item.title), folder, name)] if item.image is not None else [])
-        return '\n\n'.join(head) + '\n\n' + '\n'.join(f'- {dict(ok="✓", bad="✗").get(m, "")} {escape(k)}: {quoted(said)}' + (f', true: {quoted(true)}' if m == 'bad' else '') for m, k, said, true in item.lines)
+        head = [f'#### {plain_markdown(item.title)}'] + ([save_picture((item.image, item.title), folder, name)] if item.image is not None else [])
+        return '\n\n'.join(head) + '\n\n' + '\n'.join(f'- {dict(ok="✓", bad="✗").get(m, "")} {plain_markdown(k)}: {quoted(said)}' + (f', true: {quoted(true)}' if m == 'bad' else '') for m, k, said, true in item.lines)
     if isinstance(item, dict) and any(isinstance(v, Score) for v in item.values()): return as_markdown(score_table(item), folder, name)
-    if isinstance(item, dict): return '\n'.join(f'- {escape(k)}: {quoted(json.dumps(v, ensure_ascii=False, default=str) if isinstance(v, (dict, list)) else v)}' for k, v in item.items())
+    if isinstance(item, dict): return '\n'.join(f'- {plain_markdown(k)}: {quoted(json.dumps(v, ensure_ascii=False, default=str) if isinstance(v, (dict, list)) else v)}' for k, v in item.items())
     if isinstance(item, tuple) and len(item) == 2 and (hasattr(item[0], 'savefig') or hasattr(item[0], 'convert')): return save_picture(item, folder, name)
     if isinstance(item, (list, tuple)): return ('\n' if item and isinstance(item[0], Tile) else '\n\n').join(as_markdown(x, folder, f'{name}_{i}') for i, x in enumerate(item))
     if hasattr(item, 'savefig') or hasattr(item, 'convert'): raise ValueError(f'{type(item).__name__} without a description; allowed is a pair (figure, alt text)')
-    return '' if isinstance(item, Html) else escape(item, 5000)
+    return '' if isinstance(item, Html) else plain_markdown(item, 5000)
 
 # %% ../nbs/06g_report.ipynb #f54cafd0
 def write_markdown(
@@ -216,14 +218,14 @@ def write_markdown(
 )->Path: # The file written; pictures are in `figures` beside it
     "Write the sections as Markdown."
     path = Path(path); path = path if path.suffix == '.md' else path/'report.md'
-    parts = [front, f'# {escape(title)}', escape(note, 2000)]
-    for i, (head, items) in enumerate(sections): parts += [f'## {escape(head)}' if head else '', as_markdown(items, path.parent, f's{i}')]
+    parts = [front, f'# {plain_markdown(title)}', plain_markdown(note, 2000)]
+    for head, items in sections: parts += [f'## {plain_markdown(head)}' if head else '', as_markdown(items, path.parent, re.sub(r'\W+', '_', head.lower()) or 'first')]
     with atomic(path) as f: f.write('\n\n'.join(p for p in parts if p) + '\n')
     return path
 
 # %% ../nbs/06g_report.ipynb #7be44f6c
-LIMITS = ('This is research software and no medical device. A doctor must confirm whatever it says. The scores hold for the data named here and for no other hospital, camera or form; '
-          'a share of answers cannot be parsed, is cut off or missing, and is counted as wrong in every score.')
+LIMITS = ('This is research software and no medical device. A doctor must confirm whatever it says. The scores hold for the data named here and for no other hospital, camera or form. '
+          'Answers that are missing, empty or cannot be parsed are counted as wrong; how many there are stands first.')
 
 def card_header(
     name:str, # Name of the model
@@ -233,12 +235,13 @@ def card_header(
     languages:tuple=('ko',), # Codes of its languages
     licence:str='other', # Licence as the Hub writes it
     task:str='image-text-to-text', # Task as the Hub names it
+    library:str|None=None, # Library that loads the model, such as 'peft'
 )->str: # YAML between lines of dashes
     "Header of a model card with the scores that have a value."
     from huggingface_hub import EvalResult, ModelCardData
     span = lambda s: '' if s.low is None else f', 95 % interval {s.low:.3f} to {s.high:.3f}'
     results = [EvalResult(task_type=task, dataset_type='medvlm', dataset_name=data, metric_type=re.sub(r'\W+', '_', k).strip('_').lower(), metric_value=round(s.value, 4), metric_name=f'{k} (n={s.n}{span(s)})') for k, s in scores.items() if s.value is not None]
-    header = ModelCardData(model_name=name, base_model=base, language=list(languages), license=licence, library_name='peft', pipeline_tag=task, tags=['medical', 'medvlm'], eval_results=results or None)
+    header = ModelCardData(model_name=name, base_model=base, language=list(languages), license=licence, library_name=library, pipeline_tag=task, tags=['medical', 'medvlm'], eval_results=results or None)
     return f'---\n{header.to_yaml()}\n---'
 
 # %% ../nbs/06g_report.ipynb #49e1c9e9

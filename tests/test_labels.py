@@ -126,7 +126,7 @@ def test_other_answers_have_a_reason(text, reason): assert skin(text) == Parsed(
 
 def test_mixed_languages():
     answers = ['Class: 정상\n설명: 폐야가 깨끗합니다.', '진단: Pneumonia (오른쪽 하엽)', '分类：Normal', 'Classe: Normal', '<label>Normal</label> 正常。', 'Class: обструкция']
-    assert [lung(a).label for a in answers] == ['Normal', 'Inflammatory_Pneumonia', None, None, 'Normal', None]
+    assert [lung(a).label for a in answers] == ['Normal', 'Inflammatory_Pneumonia', 'Normal', None, 'Normal', None]
     assert lung(answers[-1]).said == 'обструкция'
 
 

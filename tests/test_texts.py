@@ -81,4 +81,5 @@ def test_any_answer_is_scored(answer):
 
 def test_long_answers_are_cut_at_the_limit():
     ref = '정상 소견입니다.'
-    assert text_measures([ref + '가' * 10**6], [ref])['CER'].value == (LONGEST - len(ref)) / len(ref)
+    assert text_measures([ref + '가' * 10**6], [ref])['CER'].value == (LONGEST + 1 - len(ref)) / len(ref)
+    assert text_measures(['y' * LONGEST + 'garbage'], ['y' * LONGEST])['exact match'].value == 0

@@ -6,7 +6,7 @@ import sys
 
 from medvlm.core import commit, machine, save_json, versions
 from medvlm.models import load_bundle
-from medvlm.qwen_ocr import TEST_LAYOUTS, draw_page, error_line, field_table, font_split, in_processes, page_jobs, page_scores, predict, strip_rows
+from medvlm.qwen_ocr import TEST_LAYOUTS, draw_page, error_line, font_split, in_processes, page_jobs, predict, score_answers, strip_rows
 from medvlm.train import Recipe, from_table
 
 
@@ -15,12 +15,11 @@ def main(bundle, out='bench/results/held_out.json'):
     model, processor, manifest = load_bundle(bundle)
     pages = in_processes(draw_page, page_jobs(200, 970_000, TEST_LAYOUTS, font_split()[1], worst=1))
     answers = predict(model, processor, pages, from_table(Recipe, manifest['recipe']), in_processes(strip_rows, pages))
-    table = field_table(answers, pages)
-    scores = page_scores(pages, answers, table)
-    for name, score in scores.items(): print(f'{name:16} {score}')
-    print(error_line(table))
+    e = score_answers(answers, pages)
+    for name, score in e.scores.items(): print(f'{name:24} {score}')
+    print(error_line(e.fields))
     bundle = dict(base_hash=manifest['base_hash'], data=manifest['data'], steps=manifest['steps'])
-    save_json(dict(scores=scores, errors=error_line(table), bundle=bundle, versions=versions(), machine=machine(), commit=commit()), out)
+    save_json(dict(scores=e.scores, errors=error_line(e.fields), bundle=bundle, versions=versions(), machine=machine(), commit=commit()), out)
 
 
 if __name__ == '__main__': main(*sys.argv[1:])

@@ -8,8 +8,9 @@ import re, sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from medvlm import core, eval as ev
+from medvlm import core, fields as fd
 from medvlm.models import load_bundle
+from medvlm.stats import score_table
 from medvlm.qwen_ocr import KINDS, own_rows, parse_answer, predict, reference
 from medvlm.train import Recipe, from_table
 
@@ -24,7 +25,7 @@ def printable(ref):
 def table(pages, preds, refs):
     "Field table of the pages."
     names = [p['id'] for p in pages]
-    return ev.compare(preds, refs, KINDS, ids=names, groups=[p['group'] for p in pages])
+    return fd.compare(preds, refs, KINDS, ids=names, groups=[p['group'] for p in pages])
 
 def main(bundle, rows, images, out='bench/results/rx.json'):
     "Scores the clean pages and both kinds of degraded ones, prints the tables and the errors, and saves the figures."
@@ -38,20 +39,20 @@ def main(bundle, rows, images, out='bench/results/rx.json'):
         preds = [parse_answer(a.text) for a in answers]
         if name == 'clean':
             published = table(mine, preds, [reference(p) for p in mine])
-            print('clean, as published\n' + str(ev.score_table(ev.table_scores(published, by='name'))))
-            result['sets']['clean, as published'] = ev.table_scores(published, by='name')
+            print('clean, as published\n' + str(score_table(fd.table_scores(published, by='name'))))
+            result['sets']['clean, as published'] = fd.table_scores(published, by='name')
         # a name that the page cannot show is left out of the answer too, so that reading boxes as letters is no spurious field
         refs = [printable(reference(p)) for p in mine]
         preds = [p and {k: v for k, v in p.items() if k in r or k not in ('patient_name',)} for p, r in zip(preds, refs)]
         rows_ = table(mine, preds, refs)
         for by in ('kind', 'name'):
-            scores = ev.table_scores(rows_, by=by, finish=[a.finish_reason for a in answers])
+            scores = fd.table_scores(rows_, by=by, finish=[a.finish_reason for a in answers])
             result['sets'][f'{name}, on the page, by {by}'] = scores
-            print(f'\n{name}, on the page\n' + str(ev.score_table(scores)))
-        errors = Counter((r['name'], ev.error_kind(r)) for r in rows_ if r['outcome'] != 'ok')
+            print(f'\n{name}, on the page\n' + str(score_table(scores)))
+        errors = Counter((r['name'], fd.error_kind(r)) for r in rows_ if r['outcome'] != 'ok')
         result['sets'][f'{name}, errors'] = {f'{n}: {k}': c for (n, k), c in errors.most_common()}
         print('\nErrors:', ', '.join(f'{n} {k} {c}' for (n, k), c in errors.most_common(14)))
-        print('Characters:', ', '.join(f'{a or "-"}→{b or "-"} {c}' for a, b, c in ev.confusions(rows_, 12)))
+        print('Characters:', ', '.join(f'{a or "-"}→{b or "-"} {c}' for a, b, c in fd.confusions(rows_, 12)))
         for r in [r for r in rows_ if r['outcome'] == 'wrong'][:12]: print('  ', r['page'], r['field'], repr(r['pred']), 'for', repr(r['ref']))
     core.save_json(result, out)
 

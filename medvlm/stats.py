@@ -265,7 +265,7 @@ def score_of(
     "Score of one `measure` from its group `sums` and its `draws`."
     from scipy.special import stdtrit
     sums, value = sums[(sums != 0).any(1)], measure.value; m = len(sums)
-    if np.isnan(value) or m < 2 or not np.nanstd(draws) > 1e-12*max(1, abs(value)): return flat_score(value, measure.n, m, level, measure.signed, measure.lower and not measure.share)
+    if np.isnan(value) or m < 2 or not np.nanstd(draws) > 1e-12*max(1, abs(value)): return flat_score(value, measure.n, m, level, measure.signed, measure.lower and not measure.share and not measure.signed)
     z = stdtrit(m - 1, [.5 - level/2, .5 + level/2])*math.sqrt(m/(m - 1))
     return Score(value, *bca_ends(draws, value, measure.stat(sums.sum(0) - sums), z), measure.n, f'bca over {m} groups')
 

@@ -177,7 +177,7 @@ def read_marks(
     return [m for m in out if m.value]
 
 # %% ../nbs/06e_findings.ipynb #208cf365
-END = re.compile(r'(?<![ \t(][rRlL][tT])(?<!^[rRlL][tT])(?<!e\.g)(?<!i\.e)(?<![.!?])[.!?]++(?=\s|$|[가-힣])|;|\n(?![ \t]{0,8}[a-z])')
+END = re.compile(r'(?<![ \t(][rRlL][tT])(?<!^[rRlL][tT])(?<!e\.g)(?<!i\.e)(?<![.!?])[.!?]+(?=\s|$|[가-힣])|;|\n(?![ \t]{0,8}[a-z])')
 
 def by_sentence(
     text:str,   # Report, as `plain` gives it

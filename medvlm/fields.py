@@ -475,7 +475,7 @@ def html_events(
     "Tags and texts of an HTML text in order; comments are left out."
     start, *rest = text.split('<!--'); events = []
     for i, piece in enumerate((start + ''.join(r.partition('-->')[2] for r in rest)).split('<')):
-        tag = re.match('(/?[a-z][a-z0-9]*+)([^>]*+)>', piece, re.I) if i else None
+        tag = re.match('(/?[a-z][a-z0-9]*)(?![a-z0-9])([^>]*)>', piece, re.I) if i else None
         if tag: events.append((tag[1].lower(), {k.lower(): v for k, v in re.findall('([a-z]+)\\s*=\\s*["\']?([^"\'\\s]*)', tag[2][:300], re.I)}))
         shown = html.unescape(piece[tag.end():] if tag else '<'*bool(i) + piece)
         if shown: events.append(('', shown))

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['KINDS', 'DRUG_PARTS', 'LONGEST_TEXT', 'LARGEST_TREE', 'LEVELS', 'LONGEST_HTML', 'MOST_FIELDS', 'as_name', 'as_number',
            'as_date', 'as_code', 'same', 'flatten', 'kind_of', 'align', 'item_cost', 'judge', 'compare_field',
-           'compare', 'page_rows', 'page_groups', 'right_by_page', 'field_match', 'field_f1', 'page_match',
-           'answer_shares', 'collapse', 'list_items', 'group_rows', 'likeness', 'anls', 'field_anls', 'tenfold',
-           'judge_number', 'number_measures', 'Node', 'postorder', 'tree_distance', 'answer_tree', 'differing',
-           'swap_cost', 'nted', 'page_nted', 'html_events', 'table_node', 'html_tree', 'table_tree', 'teds',
-           'table_measures', 'field_measures', 'table_scores', 'field_scores', 'critical_table', 'compare_models',
-           'error_kind', 'error_figure', 'confusions']
+           'compare', 'page_rows', 'page_groups', 'right_by_page', 'field_match', 'field_f1', 'page_match', 'collapse',
+           'list_items', 'group_rows', 'likeness', 'anls', 'field_anls', 'tenfold', 'judge_number', 'number_measures',
+           'Node', 'postorder', 'tree_distance', 'answer_tree', 'differing', 'swap_cost', 'nted', 'page_nted',
+           'html_events', 'table_node', 'html_tree', 'table_tree', 'teds', 'table_measures', 'field_measures',
+           'table_scores', 'critical_table', 'error_kind', 'error_figure', 'confusions']
 
 # %% ../nbs/06d_fields.ipynb #64290bd1
 import contextlib, dataclasses, datetime, html, itertools, re
@@ -228,16 +227,6 @@ def page_match(
 )->Measure: # Share of pages with every field right and none invented
     "Share of pages read without any error."
     return right_of([all(r['outcome'] == 'ok' for r in mine) for mine in page_rows(rows).values()])
-
-# %% ../nbs/06d_fields.ipynb #10e12fa1
-def answer_shares(
-    parsed:list, # Per page: could its answer be parsed?
-    finish:list|None=None, # Finish reason per page ('stop', 'length'); None when not recorded
-)->dict[str, Measure]: # 'unparsable' and, when recorded, 'cut off'
-    "Share of answers that could not be parsed, and share that hit the length limit."
-    if finish is not None and len(finish) != len(parsed): raise ValueError(f'{len(finish)} finish reasons for {len(parsed)} answers; allowed is one each')
-    cut = {} if finish is None else {'cut off': right_of([f == 'length' for f in finish], lower=True)}
-    return {'unparsable': right_of([not p for p in parsed], lower=True), **cut}
 
 # %% ../nbs/06d_fields.ipynb #c0b3ce85
 def collapse(
@@ -563,33 +552,15 @@ def field_measures(
     "All measures of a field table, one row per page."
     pages = page_rows(rows).values(); most = max((sum(r['ref'] is not None for r in mine) for mine in pages), default=0)
     return {**field_match(rows, by), **field_f1(rows), 'page exact': page_match(rows), **group_rows(rows, key, parts), **number_measures(rows),
-            'ANLS': field_anls(rows), **({'nTED': page_nted(rows)} if most <= MOST_FIELDS else {}), **answer_shares([mine[0]['parsed'] for mine in pages])}
+            'ANLS': field_anls(rows), **({'nTED': page_nted(rows)} if most <= MOST_FIELDS else {}), 'unparsable': right_of([not mine[0]['parsed'] for mine in pages], lower=True)}
 
 # %% ../nbs/06d_fields.ipynb #fbaeafa2
 def table_scores(
     rows:list, # Field table of `compare`
     by:str='kind', # Split the exact match by 'kind' or by field 'name'
-    finish:list|None=None, # Finish reason per page, in the order of the pages
-    key:str='drugs', # List whose items are judged as a whole
-    parts:tuple=DRUG_PARTS, # Parts of an item that must all be right
 )->dict[str, Score]: # All scores by name
     "All scores of a field table, with intervals over groups of pages."
-    measures, pages = field_measures(rows, by, key, parts), page_rows(rows)
-    cut = answer_shares([True]*len(pages), finish)
-    scores = score_all({**measures, **cut, 'unparsable': measures['unparsable']}, page_groups(rows))
-    return scores if finish is not None else {**scores, 'cut off': Score(None, None, None, 0, 'not recorded')}
-
-# %% ../nbs/06d_fields.ipynb #c80efdf9
-def field_scores(
-    preds:list, # Per page a dict of what was read, or None when the answer could not be parsed
-    refs:list, # Per page a dict of the true fields
-    kinds:dict, # Field name → kind ('name', 'number', 'date', 'code', 'text')
-    by:str='kind', # Split the exact match by 'kind' or by field 'name'
-    finish:list|None=None, # Finish reason per answer
-    groups:list|None=None, # Group of every page, when several images show one page or patient
-)->dict[str, Score]: # All scores by name
-    "All scores of one model from its parsed answers `preds` and the true fields `refs`."
-    return table_scores(compare(preds, refs, kinds, groups=groups), by, finish)
+    return score_all(field_measures(rows, by), page_groups(rows))
 
 # %% ../nbs/06d_fields.ipynb #8f53c3ae
 def critical_table(
@@ -609,20 +580,6 @@ def critical_table(
     others = sum(r['ref'] is None and r['name'] not in [*first, *names] for r in rows)
     if others: lines.append(['other names', Score(None, None, None, 0, 'not on the pages'), 0, 0, others, 0])
     return Table(['field', 'right of all', 'wrong', 'missing', 'invented', 'off by factor ten'], lines, f'{caption} {len(groups)} pages'.strip())
-
-# %% ../nbs/06d_fields.ipynb #200cf2d0
-def compare_models(
-    before:list, # Field table of the first model
-    after:list, # Field table of the second model, same pages
-    by:str='kind', # 'kind' or 'name'
-    seed:int=0, # Seed of draws and exchanges
-)->dict[str, Paired]: # 'all fields' and one comparison per kind or name
-    "Paired comparison of two field tables, over all true fields and for each `by`."
-    a, b = [[r for r in rows if r['outcome'] != 'spurious'] for rows in (before, after)]
-    if [(r['page'], r['field']) for r in a] != [(r['page'], r['field']) for r in b]: raise ValueError('the two tables hold different fields; allowed are the same references in the same order')
-    picks = {'all fields': range(len(a)), **{k: [i for i, r in enumerate(a) if r[by] == k] for k in dict.fromkeys(r[by] for r in a)}}
-    right = lambda rows, keep: right_of([rows[i]['outcome'] == 'ok' for i in keep])
-    return {k: pair(right(a, keep), right(b, keep), [a[i]['group'] for i in keep], seed) for k, keep in picks.items()}
 
 # %% ../nbs/06d_fields.ipynb #d056d777
 def error_kind(

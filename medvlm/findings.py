@@ -11,10 +11,8 @@ __all__ = ['DOMAINS', 'SPACE', 'GAP', 'EDGE', 'END', 'WALLS', 'RADEVAL', 'ASIAN'
 
 # %% ../nbs/06e_findings.ipynb #870712c6
 import functools
-import html
 import re
 import unicodedata
-from collections import Counter
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +22,7 @@ import numpy as np
 from .core import load_json
 from .report import Html
 from .stats import escape, group_index, mean_of, score
-from .texts import half_width
+from .texts import composed, half_width
 
 # %% ../nbs/06e_findings.ipynb #0de628d3
 DOMAINS = 'lung', 'skin'
@@ -47,7 +45,7 @@ def plain(
     text, # Report; None counts as empty
 )->str:   # The same, composed, of ordinary width, without invisible characters
     "The form of `text` in which findings are looked for and positions are counted."
-    text = unicodedata.normalize('NFC', half_width('' if text is None else str(text)))
+    text = composed(half_width('' if text is None else str(text)))
     return re.sub('[\u00ad\u200b-\u200f\u2060\ufeff]', '', text)
 
 # %% ../nbs/06e_findings.ipynb #6914bfda
@@ -403,15 +401,13 @@ def report_counts(
 
 # %% ../nbs/06e_findings.ipynb #b5bfe709
 def finding_measures(
-    answers:list,    # Reports of a model; None for no answer
-    references:list, # True reports in the same order
-    domain:str,      # 'lung' or 'skin'
+    answers:list,    # What `find` gives for the reports of a model
+    references:list, # The same for the true reports, in the same order
 )->dict:             # {measure: counts, shape (n, 2)}: what is right, out of how many
     "Precision, recall and F1 of present findings, kept negations and sides, and contradictions, as counts for each report."
     if len(answers) != len(references): raise ValueError(f'{len(answers)} answers for {len(references)} references; allowed is one each, in the same order')
-    names = report_counts({}, {})
-    rows = [report_counts(find(a, domain), find(r, domain)) for a, r in zip(answers, references)]
-    return {k: np.array([r[k] for r in rows], int).reshape(-1, 2) for k in names}
+    rows = [report_counts(a, r) for a, r in zip(answers, references)]
+    return {k: np.array([r[k] for r in rows], int).reshape(-1, 2) for k in report_counts({}, {})}
 
 # %% ../nbs/06e_findings.ipynb #a47b992c
 RADEVAL = {'bleu': 'cuts words at spaces, so a particle makes another word', 'rouge': 'drops every letter outside a-z', 'bertscore': 'an English BERT', 'radeval_bertscore': 'a BERT of English reports',

@@ -10,7 +10,7 @@ __all__ = ['LUNG_CLASSES', 'SKIN_VARIANTS', 'LUNG_VARIANTS', 'WORDS', 'TAG', 'CL
            'class_scores', 'Collapse', 'entropy_bits', 'class_collapse', 'collapse_table', 'draw_cells',
            'confusion_figure', 'confusion_table', 'class_bars', 'check_probabilities', 'calibration_error',
            'probability_measures', 'chance_calibration_error', 'reliability', 'rank_sums', 'auroc', 'average_precision',
-           'rank_values', 'rank_score', 'auroc_scores', 'roc_pr']
+           'rank_values', 'rank_score', 'auroc_scores', 'curve_areas', 'roc_pr']
 
 # %% ../nbs/06c_labels.ipynb #cac1bc08
 import json, math, re, unicodedata
@@ -552,19 +552,29 @@ def auroc_scores(
     return {c: rank_score(value[i], draws[i], without[i], len(t), m, [*few, max(min(filter(None, few), default=1), 1)][i]) for i, c in enumerate(names)}
 
 # %% ../nbs/06c_labels.ipynb #9575eb90
+def curve_areas(
+    true:list, # True class of every row
+    probs, # Probability of every class, shape (n, C)
+    classes:list, # Class names
+    groups:list|None=None, # Patient of every row
+)->tuple: # (AUROC, average precision): class → Score, with 'macro'
+    "Both areas under the curves of every class."
+    return tuple(auroc_scores(true, probs, classes, groups, stat=s) for s in (auroc, average_precision))
+
+# %% ../nbs/06c_labels.ipynb #fba3dee4
 def roc_pr(
     true:list, # True class of every row
     probs, # Probability of every class, shape (n, C)
     classes:list, # Class names
     groups:list|None=None, # Patient of every row
     title:str='', # Title; n is added
-    n_boot:int=2000, # Number of bootstrap rounds of the intervals
+    areas:tuple|None=None, # (AUROC, average precision) as `auroc_scores` gives them; None makes them
 ): # Figure, 6 in wide, two panels
     "ROC and precision-recall curves of every class against the rest."
     import seaborn as sns
     from matplotlib.figure import Figure
     from sklearn.metrics import precision_recall_curve, roc_curve
-    areas = [auroc_scores(true, probs, classes, groups, n_boot, stat=s) for s in (auroc, average_precision)]; p, t = check_probabilities(probs, classes), truth_index(true, classes)
+    areas = areas or curve_areas(true, probs, classes, groups); p, t = check_probabilities(probs, classes), truth_index(true, classes)
     text = lambda c, s: f'{c}  {s.value:.2f}' + (f' [{s.low:.2f}, {s.high:.2f}]' if s.low is not None else '')
     with style():
         fig = Figure(figsize=(6, 3.2 + .15*len(classes)), layout='constrained'); axes = fig.subplots(1, 2)

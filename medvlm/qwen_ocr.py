@@ -25,10 +25,10 @@ from scipy import ndimage
 from fastcore.basics import patch
 from . import core, eval as ev, fields as fd
 from .data import Quarantine, assistant, check_row, open_image, read_llava, user
-from .forms import LAYOUTS, degrade, draw, fonts, form_row, named, print_drug, values, word_list
+from .forms import degrade, draw, fonts, form_row, named, print_drug, values, word_list
 from .sources import save_llava_json
 from .models import ASK_PAIRS, PRINTED, SEP, SIZES, STRETCH, Answer, date_text, draw_line, fill, load, load_bundle
-from .stats import forest, model_table, score_table
+from .stats import model_table, score_table
 from .train import RECIPES, Recipe, ask, fit, question_of
 
 # %% ../nbs/02_qwen_ocr.ipynb #9e8d8446
@@ -728,7 +728,6 @@ def conclude(
     new = sum(p['meta'].get('layout') not in TRAIN_LAYOUTS for p in test)
     note = f'Small model, {recipe.name}: {len(test)} drawn forms in fonts it was not tuned on, {new} of them in a layout it was not tuned on.'
     report, pairs = write_report(run, models, test, recipe, note=note), ev.compare_evaluations(models)
-    run.figure(forest({k: {s: getattr(c, side) for s, c in pairs.items() if c.after.value is not None and c.after.value <= 1} for k, side in zip(models, ('before', 'after'))}, f'{len(test)} drawn forms'), 'before_after')
     say(policy_line(test, recipe))
     say(str(model_table(pairs, tuple(models), f'{len(test)} drawn forms', 'score')))
     say(error_line(models['tuned'].fields))

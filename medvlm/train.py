@@ -6,7 +6,7 @@
 __all__ = ['RECIPES', 'SPECIAL', 'Recipe', 'from_table', 'save_recipe', 'load_recipe', 'chat_text', 'answer_mask', 'Collator',
            'loss_view', 'row_tokens', 'fit_lengths', 'gradients', 'check_gradients', 'frozen_marks', 'check_frozen',
            'length_order', 'length_sampler', 'part_trainer', 'first_step_probe', 'trainer_args', 'last_checkpoint',
-           'claim', 'fit', 'loss_curve', 'question_of', 'ask']
+           'claim', 'fit', 'question_of', 'ask']
 
 # %% ../nbs/01d_train.ipynb #b24b4190
 import re, shutil, tomllib
@@ -398,25 +398,6 @@ def fit(
     save_bundle(trainer.model, processor, out, recipe.base, recipe.policy, recipe=asdict(recipe), data=core.fingerprint(rows), steps=trainer.state.global_step, held_out=len(held_out), leaks=leaks)
     shutil.rmtree(ckpt, ignore_errors=True)
     return out
-
-# %% ../nbs/01d_train.ipynb #a43f1eaf
-def loss_curve(
-    logs:dict, # Name → list of {step, loss} or list of losses
-    title:str='Training loss', # Title of the figure
-    smooth:int=1 # Moving mean over this many points
-): # matplotlib figure
-    "Loss against step, one line for each run."
-    from matplotlib.figure import Figure
-    fig = Figure(figsize=(5, 2.8), layout='constrained')
-    ax = fig.subplots()
-    for name, log in logs.items():
-        x, y = ([l['step'] for l in log], [l['loss'] for l in log]) if log and isinstance(log[0], dict) else (range(1, len(log) + 1), log)
-        k = min(smooth, len(y) or 1)
-        y = np.convolve(y, np.ones(k)/k, 'valid')
-        ax.plot(list(x)[k - 1:], y, label=name)
-    ax.set(xlabel='step', ylabel='loss (nats per token)', title=title); ax.grid(alpha=.3)
-    if len(logs) > 1: ax.legend()
-    return fig
 
 # %% ../nbs/01d_train.ipynb #cab82889
 def question_of(

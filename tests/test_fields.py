@@ -2,15 +2,14 @@
 import functools
 import math
 import random
-import time
 import warnings
 
 import numpy as np
 import pytest
 from rapidfuzz.distance import Levenshtein
 
-from medvlm.fields import (LARGEST_TREE, Node, anls, answer_shares, answer_tree, collapse, compare, compare_models, confusions, critical_table, differing,
-                           error_figure, error_kind, field_anls, field_f1, field_match, field_measures, field_scores, flatten, group_rows, html_tree, judge_number, likeness,
+from medvlm.fields import (LARGEST_TREE, Node, anls, answer_tree, collapse, compare, confusions, critical_table, differing,
+                           error_figure, error_kind, field_anls, field_f1, field_match, field_measures, flatten, group_rows, html_tree, judge_number, likeness,
                            nted, number_measures, page_groups, page_match, page_nted, same, table_measures, table_scores, table_tree, teds, tree_distance)
 from medvlm.stats import pair_all, score, score_all, share
 
@@ -56,12 +55,12 @@ def test_deep_nesting():
 
 def test_empty_and_single_tables():
     empty = compare([], [], KINDS)
-    assert {s.value for s in table_scores(empty).values()} == {None} and compare_models(empty, empty)['all fields'].p == 1
+    assert {s.value for s in table_scores(empty).values()} == {None} and pair_all(field_measures(empty), field_measures(empty))['all fields'].p == 1
     assert critical_table(empty).rows[0][1].n == 0 and collapse(empty) == confusions(empty) == page_groups(empty) == []
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        one = field_scores([page()], [page()], KINDS)
-        none = field_scores([None] * 3, [page()] * 3, KINDS)
+        one = table_scores(compare([page()], [page()], KINDS))
+        none = table_scores(compare([None] * 3, [page()] * 3, KINDS))
         table_scores(empty)
     assert one['all fields'].value == one['nTED'].value == one['ANLS'].value == one['rows right'].value == 1 and one['nTED'].low is None
     assert none['unparsable'].value == 1 and none['precision'].value is None and none['rows precision'].value is None
@@ -78,23 +77,20 @@ def test_pages_of_one_name_are_refused():
 def test_languages_in_one_answer():
     ref = dict(patient_name='이하윤', issue_date='2025-10-27', drugs=[dict(drug_name='타이레놀정 500mg', dose='1정', freq='3회', days='7일')])
     pred = dict(patient_name='이 하윤', issue_date='2025年10月27日', drugs=[dict(drug_name='타이레놀정５００ｍｇ', dose='１片', freq='3次', days='7天')])
-    scores = field_scores([pred], [ref], KINDS)
+    scores = table_scores(compare([pred], [ref], KINDS))
     assert scores['all fields'].value == scores['rows right'].value == scores['unit right'].value == scores['ANLS'].value == 1
     assert scores['nTED'].value < 1
 
 
 def test_a_megabyte_in_a_field():
     for value in ('9' * 1_000_000, '\ud800가' * 500_000, '9,' * 500_000):
-        start = time.perf_counter()
         rows = compare([dict(page(), patient_name=value, drugs=[dict(drug_name=value, dose=value)])], [page()], KINDS)
         scores = table_scores(rows)
-        assert scores['all fields'].value == 3 / 10 and time.perf_counter() - start < 20
+        assert scores['all fields'].value == 3 / 10
 
 
 def test_equal_models_differ_by_nothing():
     rows = compare([page(2)] * 6, [page()] * 6, KINDS)
-    for pair in compare_models(rows, rows).values():
-        assert pair.difference.value == 0 and pair.p == pair.p_mcnemar == 1
     for name, pair in pair_all(field_measures(rows), field_measures(rows), page_groups(rows)).items():
         assert pair.difference.value is None or pair.p == 1 and pair.difference.value == 0, name
 
@@ -137,8 +133,6 @@ def test_measures_are_the_shares_of_their_rows():
     for name, mine in {'all fields': there, **{k: [r for r in there if r['kind'] == k] for k in ('name', 'date', 'code', 'number')}}.items():
         old = share([r['outcome'] == 'ok' for r in mine], [r['group'] for r in mine])
         assert (scores[name].value, scores[name].low, scores[name].high, scores[name].n) == pytest.approx((old.value, old.low, old.high, old.n))
-    assert scores['cut off'].method == 'not recorded'
-    assert table_scores(rows, finish=['length'] * 30)['cut off'].value == 1
 
 
 def test_errors_have_kinds():
@@ -314,9 +308,7 @@ def test_nted_by_hand_and_limits():
     ref = dict(name='abc', codes=['k1', 'k2'])
     for pred, lost in [(ref, 0), ({}, 9), (None, 9), ('x', 9), (dict(name='abc'), 5), (dict(ref, codes=['k1']), 2), (dict(ref, codes=['k2', 'k1']), 2), (dict(ref, name='ab'), 1), (dict(ref, more='x'), 2), (dict(ref, codes='k1'), 2)]:
         assert nted(pred, ref) == pytest.approx(1 - lost / 9), pred
-    start = time.perf_counter()
     assert nted(dict(a=['x'] * 200_000), ref) == 0 and nted(dict(name='x' * 1_000_000), ref) == 0
-    assert time.perf_counter() - start < 5
     with pytest.raises(ValueError, match=f'allowed are {LARGEST_TREE}'): nted(dict(a=['x']), dict(a=[str(i) for i in range(1500)]))
     same_long = dict(a=[str(i) for i in range(5000)])
     assert nted(same_long, same_long) == 1 and nted(dict(a=[*same_long['a'][:-1], '7']), same_long) > .99
@@ -352,9 +344,7 @@ def test_thousand_tables_against_the_definition_and_apted():
 @pytest.mark.parametrize('text', ['', '<', '<table', '<table>', '</table>', '</td></tr>', '<td>', '<td><td><td>', '<table><table><table>', '<tr>' * 900, '<table>' * 5000, '</table>' * 5000, '<td>' * 25_000, '<!--' * 25_000, '<![CDATA[' * 10_000,
                                   '<a ' * 30_000, '<td ' + 'a' * 100_000, '<' + 'a' * 100_000, '<td ' + 'a=' * 50_000 + '>', '<td colspan="' * 8000, '&#' * 50_000, '&' * 100_000, '\ud800<td>\ud800', '<td colspan=-1 rowspan=1e9>', '<td\0>a', '<script><td>', '<' * 1_000_000, 'x' * 1_000_000, '<td>' + 'a<b>' * 25_000] + HOSTILE)
 def test_any_html_is_read(text):
-    start = time.perf_counter()
     html_tree(text)
-    assert time.perf_counter() - start < 5
     assert 0 <= teds(text, TABLE) < 1
 
 

@@ -206,7 +206,7 @@ def run_pretrain(
     args # Parsed arguments of `pretrain`
 ):
     "Teaches a small model to read lines, scores it and writes it."
-    from medvlm.models import make_base
+    from medvlm.small import make_base
     make_base(args.out, args.steps)
 
 # %% ../nbs/07_cli.ipynb #643c2a1b

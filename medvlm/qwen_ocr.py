@@ -27,7 +27,8 @@ from . import core, eval as ev, fields as fd
 from .data import Quarantine, assistant, check_row, open_image, read_llava, user
 from .forms import degrade, draw, fonts, form_row, named, print_drug, values, word_list
 from .sources import save_llava_json
-from .models import ASK_PAIRS, PRINTED, SEP, SIZES, STRETCH, Answer, date_text, draw_line, fill, load, load_bundle
+from .models import Answer, load, load_bundle
+from .small import ASK_PAIRS, PRINTED, SEP, SIZES, STRETCH, date_text, draw_line, fill
 from .stats import model_table, score_table
 from .train import RECIPES, Recipe, ask, fit, question_of
 

@@ -13,7 +13,8 @@ def bundle(tmp_path_factory):
     "A bundle of an untrained tiny model with the small recipe."
     from dataclasses import asdict, replace
     from medvlm import core
-    from medvlm.models import load, prepare, pretrain, save_bundle
+    from medvlm.models import load, prepare, save_bundle
+    from medvlm.small import pretrain
     from medvlm.train import RECIPES
     tmp = tmp_path_factory.mktemp('bundle')
     pretrain(2, tmp/'tiny', batch=2, fonts=sorted(str(p) for p in core.korean_font().parent.glob('*.ttf')), hidden=48, layers=1, vision_layers=1, heads=2)

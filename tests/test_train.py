@@ -10,7 +10,8 @@ from PIL import Image
 import random
 from medvlm import core
 from medvlm.data import assistant, row, user
-from medvlm.models import ImagePolicy, Part, Tuning, cell_text, draw_line
+from medvlm.models import ImagePolicy, Part, Tuning
+from medvlm.small import cell_text, draw_line
 from medvlm.train import Recipe, fit
 tmp, name = Path(sys.argv[1]), sys.argv[2]
 rng, fonts = random.Random(0), sorted(str(p) for p in core.korean_font().parent.glob('*.ttf'))
@@ -29,7 +30,7 @@ def start(tmp, name):
 def tmp(tmp_path_factory):
     "A folder with a tiny base."
     from medvlm import core
-    from medvlm.models import pretrain
+    from medvlm.small import pretrain
     tmp = tmp_path_factory.mktemp('train')
     pretrain(2, tmp/'tiny', batch=2, fonts=sorted(str(p) for p in core.korean_font().parent.glob('*.ttf')), hidden=48, layers=2, vision_layers=2, heads=2)
     return tmp

@@ -12,14 +12,14 @@ __all__ = ['SPECIAL', 'ROLES', 'CHAT', 'WORDS', 'SEP', 'KS_SYLLABLES', 'FREQUENT
            'optimizers', 'train_step', 'save_small', 'pretrain', 'read_lines', 'reading_scores', 'make_base']
 
 # %% ../nbs/01g_small.ipynb #1f3b9a23
-import io, json, math, random, re, subprocess, unicodedata
+import io, json, math, random, re, subprocess
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from . import core
-from .models import ImagePolicy, decode, generate, load, quick_patches, resolve
+from .models import VISION, ImagePolicy, generate, load, quick_patches
 
 # %% ../nbs/01g_small.ipynb #54b73957
 SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|object_ref_start|>', '<|object_ref_end|>', '<|box_start|>', '<|box_end|>', '<|quad_start|>',
@@ -60,44 +60,54 @@ def small_config(
     hidden:int=192, # Width of both towers
     layers:int=4, # Layers of the language model
     vision_layers:int=4, # Layers of the vision tower
-    heads:int=6 # Attention heads; `hidden` must divide by them
-): # A `Qwen2_5_VLConfig`
-    "Configuration of a small Qwen2.5-VL over `tok`, `hidden` wide and `layers` + `vision_layers` deep."
-    from transformers import Qwen2_5_VLConfig
+    heads:int=6, # Attention heads; `hidden` must divide by them
+    kind:str='qwen2_5_vl' # Model type, one of `models.VISION`
+): # A `Qwen2_5_VLConfig`, or that of another `kind`
+    "Configuration of a small vision-language model over `tok`, `hidden` wide and `layers` + `vision_layers` deep."
+    from transformers import AutoConfig
+    if kind not in VISION: raise ValueError(f'kind={kind!r}; allowed are {sorted(VISION)}')
     if hidden % heads or (hidden//heads) % 4: raise ValueError(f'hidden={hidden}, heads={heads}: hidden/heads must be a whole multiple of 4; e.g. hidden=192, heads=6')
     ident, head, inner = tok.convert_tokens_to_ids, hidden//heads, int(hidden*8/3)//32*32
     sections = [head//8, head*3//16, head//2 - head//8 - head*3//16]
     text = dict(vocab_size=len(tok), hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=max(1, heads//3),
                 max_position_embeddings=8192, initializer_range=.04, rope_parameters=dict(rope_type='default', rope_theta=1e4, mrope_section=sections),
                 bos_token_id=None, eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id, tie_word_embeddings=True)
-    vision = dict(depth=vision_layers, hidden_size=hidden, intermediate_size=inner, num_heads=heads, out_hidden_size=hidden, patch_size=14, spatial_merge_size=2,
-                  temporal_patch_size=2, window_size=112, fullatt_block_indexes=list(range(vision_layers)), initializer_range=.06)
-    return Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, image_token_id=ident('<|image_pad|>'), video_token_id=ident('<|video_pad|>'),
+    vision = dict(depth=vision_layers, hidden_size=hidden, num_heads=heads, patch_size=VISION[kind]//2, spatial_merge_size=2, temporal_patch_size=2, initializer_range=.06)
+    vision.update(dict(qwen2_vl=dict(embed_dim=hidden, mlp_ratio=2),
+                       qwen2_5_vl=dict(intermediate_size=inner, out_hidden_size=hidden, window_size=112, fullatt_block_indexes=list(range(vision_layers))),
+                       qwen3_vl=dict(intermediate_size=inner, out_hidden_size=hidden, num_position_embeddings=64, deepstack_visual_indexes=[0]))[kind])
+    if kind == 'qwen3_vl': text.update(head_dim=head)
+    return AutoConfig.for_model(kind, text_config=text, vision_config=vision, tie_word_embeddings=True, image_token_id=ident('<|image_pad|>'), video_token_id=ident('<|video_pad|>'),
                             vision_start_token_id=ident('<|vision_start|>'), vision_end_token_id=ident('<|vision_end|>'))
 
 # %% ../nbs/01g_small.ipynb #4fd9e311
 def small_processor(
     tok, # Tokenizer
-    policy:ImagePolicy=ImagePolicy(28*28, 96*28*28) # Image sizes; the default suits line strips of 28 px height
-): # A `Qwen2_5_VLProcessor`
-    "A Qwen2.5-VL processor over `tok` that maps white to zero."
-    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
-    kw = dict(min_pixels=policy.min_pixels, max_pixels=policy.max_pixels, image_mean=[1.]*3, image_std=[.3]*3)
-    return Qwen2_5_VLProcessor(Qwen2VLImageProcessor(**kw), tok, Qwen2VLVideoProcessor(**kw), chat_template=CHAT)
+    kind:str='qwen2_5_vl' # Model type, one of `models.VISION`
+): # A `Qwen2_5_VLProcessor`, or that of another `kind`
+    "A processor over `tok` that maps white to zero; image sizes suit line strips one token high."
+    import transformers
+    side = VISION[kind]
+    make, video = (getattr(transformers, n) for n in dict(
+        qwen2_vl=('Qwen2VLProcessor', 'Qwen2VLVideoProcessor'), qwen2_5_vl=('Qwen2_5_VLProcessor', 'Qwen2VLVideoProcessor'), qwen3_vl=('Qwen3VLProcessor', 'Qwen3VLVideoProcessor'))[kind])
+    kw = dict(patch_size=side//2, image_mean=[1.]*3, image_std=[.3]*3)
+    processor = make(transformers.Qwen2VLImageProcessor(**kw), tok, video(**kw), chat_template=CHAT)
+    return ImagePolicy(side**2, 96*side**2, side).apply(processor)
 
 # %% ../nbs/01g_small.ipynb #485daaaf
 def small_vlm(
     tok=None, # Tokenizer; None builds `small_tokenizer()`
     seed:int=0, # Seed of the initial weights
+    kind:str='qwen2_5_vl', # Model type, one of `models.VISION`
     **sizes # Passed to `small_config`
 ): # (model, processor), the model in fp32 on the CPU
-    "A small Qwen2.5-VL with random weights and its processor."
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    "A small vision-language model with random weights and its processor."
+    from transformers import AutoModelForImageTextToText
     tok = tok or small_tokenizer()
     core.seed_all(seed)
-    model = Qwen2_5_VLForConditionalGeneration(small_config(tok, **sizes))
+    model = AutoModelForImageTextToText.from_config(small_config(tok, kind=kind, **sizes), dtype='float32')
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = tok.eos_token_id, tok.pad_token_id
-    return quick_patches(model), small_processor(tok)
+    return quick_patches(model), small_processor(tok, kind)
 
 # %% ../nbs/01g_small.ipynb #238a7e7e
 SEP = ' | '

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['VISION', 'TEXT', 'QUANT', 'SMALL', 'VIEWS', 'SURE', 'PARTS', 'MODES', 'MERGER', 'PART_NAMES', 'ImagePolicy',
-           'resolve', 'family', 'refuse_partial', 'quick_patches', 'quant_config', 'tokenizer_of', 'load_weights',
-           'load', 'decode', 'Answer', 'shifted', 'vote', 'generate_batch', 'generate', 'Part', 'Tuning', 'part_of',
-           'chosen', 'layer_stacks', 'full_modules', 'tied', 'lora_names', 'lora_config', 'prepare', 'plan',
-           'plan_table', 'param_groups', 'base_hash', 'hash_of', 'save_bundle', 'check_arrived', 'load_bundle']
+           'resolve', 'family', 'refuse_partial', 'quick_patches', 'quant_config', 'keep_unpacked', 'tokenizer_of',
+           'load_weights', 'load', 'decode', 'Answer', 'shifted', 'vote', 'generate_batch', 'generate', 'Part',
+           'Tuning', 'part_of', 'chosen', 'layer_stacks', 'full_modules', 'tied', 'lora_names', 'lora_config',
+           'prepare', 'load_unsloth', 'plan', 'plan_table', 'param_groups', 'base_hash', 'hash_of', 'save_bundle',
+           'check_arrived', 'load_bundle']
 
 # %% ../nbs/01c_models.ipynb #8520e6ad
 import hashlib, math, re, time, unicodedata
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from PIL import Image
 from fastcore.basics import patch
@@ -166,6 +167,15 @@ def quant_config(
     if quant == 'int8': return BitsAndBytesConfig(load_in_8bit=True, **keep)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype, **keep)
 
+# %% ../nbs/01c_models.ipynb #361b22d8
+def keep_unpacked(
+    model # Any module; changed in place
+): # The same module
+    "Keeps the 4-bit layers of `model` from being repacked on a processor."
+    for m in model.modules():
+        if hasattr(m, 'support_avx512bf16_for_cpu'): m.support_avx512bf16_for_cpu = False
+    return model
+
 # %% ../nbs/01c_models.ipynb #2331c5e2
 def tokenizer_of(
     processor # A processor, or the tokenizer of a model without vision
@@ -187,14 +197,13 @@ def load_weights(
     if kind == 'exaone':
         from medvlm.exaone import load_exaone
         model, processor = load_exaone(where, **kw)
+        model.from_exaone = True  # its layers may be named as in its own files
     else:
         model, info = (AutoModelForImageTextToText if kind in VISION else AutoModelForCausalLM).from_pretrained(where, output_loading_info=True, **kw)
         refuse_partial(name, info)
         processor = (AutoProcessor if kind in VISION else AutoTokenizer).from_pretrained(where)
     if kind in VISION: quick_patches(model)
-    for m in model.modules():
-        if hasattr(m, 'support_avx512bf16_for_cpu'): m.support_avx512bf16_for_cpu = False  # packs weights at the first answer, and packed weights pass no gradient on
-    return model if config else model.to(place), processor
+    return keep_unpacked(model) if config else model.to(place), processor
 
 # %% ../nbs/01c_models.ipynb #3d17a1a5
 def load(
@@ -400,7 +409,8 @@ def full_modules(
         for n, m in model.model.visual.named_children() if 'vision' in parts else ():
             part = part_of(f'visual.{n}.')
             if part not in full or not list(m.parameters()): continue
-            out += pick('vision', 'visual.blocks') if n == 'blocks' else [f'visual.{n}'] if part == 'merger' or not tuning.vision.layers else []
+            if n == 'blocks': out += pick('vision', 'visual.blocks')
+            elif part == 'merger' or not tuning.vision.layers: out += [f'visual.{n}.{i}' for i in range(len(m))] if type(m).__name__ == 'ModuleList' else [f'visual.{n}']
     if 'llm' in full: out += pick('llm', f"{parts['llm'][0]}.layers") if tuning.llm.layers else [parts['llm'][0]] + ([] if tied(model) else ['lm_head'])
     return out + list(tuning.extra)
 
@@ -420,6 +430,9 @@ def lora_names(
     hit = lambda name, t: t == 'all-linear' or (re.fullmatch(t[3:], name) is not None if t.startswith('re:') else name == t or name.endswith('.' + t))
     for p in (p for p in parts if getattr(tuning, p).mode == 'lora'):
         part = getattr(tuning, p)
+        if getattr(model, 'from_exaone', False) and not {'all-linear'} & set(part.targets):
+            from medvlm.exaone import llama_targets
+            part = replace(part, targets=tuple(llama_targets(part.targets)))
         linear = [n for n, m in model.named_modules() if hasattr(m, 'in_features') and n != 'lm_head' and part_of(n) == p]
         if idle := [t for t in part.targets if not any(hit(n, t) for n in linear)]:
             raise ValueError(f"{p}: no linear layer is named {', '.join(idle)}; the names there are {sorted({n.rsplit('.', 1)[-1] for n in linear})}")
@@ -460,6 +473,31 @@ def prepare(
     for p in model.parameters():
         if master and p.requires_grad and p.is_floating_point(): p.data = p.data.float()
     return model
+
+# %% ../nbs/01c_models.ipynb #3465acfd
+def load_unsloth(
+    name:str, # Model name as given to `load`
+    policy:ImagePolicy, # Image sizes; without meaning for a base without vision
+    tuning:Tuning, # The plan
+    quant:str='nf4', # 'none', 'nf4' or 'int8'
+    max_tokens:int=8192, # Longest row, in tokens
+    checkpointing:bool=True, # Recompute activations to save memory
+    seed:int=42 # Seed of the new weights
+) -> tuple: # (prepared model, processor)
+    "Loads and prepares a base with Unsloth."
+    import torch
+    if not torch.cuda.is_available(): raise RuntimeError("backend='unsloth' needs a CUDA card, and none is here; take backend='hf', which runs the same recipe")
+    try: from unsloth import FastModel
+    except ImportError as e: raise RuntimeError(f"backend='unsloth': the package cannot be imported ({e}); install it with `pip install 'medvlm[gpu]'`, or take backend='hf'") from None
+    if (kind := family(name)) == 'exaone': raise ValueError(f"{name}: EXAONE 3.x under its own names; convert it with `medvlm.exaone.convert` first, or take backend='hf'")
+    again = 'unsloth' if checkpointing else False
+    model, processor = FastModel.from_pretrained(resolve(name), max_seq_length=max_tokens, load_in_4bit=quant == 'nf4', load_in_8bit=quant == 'int8', load_in_16bit=quant == 'none', use_gradient_checkpointing=again)
+    c = lora_config(model, tuning)
+    if not lora_names(model, tuning): raise ValueError("backend='unsloth' and no part with LoRA; allowed are plans with at least one, take backend='hf' for the others")
+    model = FastModel.get_peft_model(model, r=c.r, lora_alpha=c.lora_alpha, lora_dropout=c.lora_dropout, target_modules=c.target_modules, modules_to_save=c.modules_to_save, use_rslora=c.use_rslora,
+                                     rank_pattern=c.rank_pattern, alpha_pattern=c.alpha_pattern, random_state=seed, use_gradient_checkpointing=again)
+    FastModel.for_training(model)
+    return model, policy.apply(processor) if kind in VISION else processor
 
 # %% ../nbs/01c_models.ipynb #5f4b6408
 def plan(
@@ -538,11 +576,12 @@ def save_bundle(
     out, # Folder
     base:str, # Name of the base as given to `load`
     policy:ImagePolicy, # Image sizes it was trained with
+    state:dict=None, # Weights of the model gathered from several processes; None takes its own
     **facts # More for the manifest: recipe, scores, data fingerprint
 ) -> Path: # `out`
     "Writes the trained weights of `model`, its processor and its papers to `out`."
     with core.atomic_folder(out, 'bundle') as new:
-        model.save_pretrained(new)
+        model.save_pretrained(new, state_dict=state)
         processor.save_pretrained(new)
         core.save_json(dict(kind='bundle', base=base, base_hash=hash_of(base), policy=asdict(policy), versions=core.versions(), **facts), new/'manifest.json')
     return Path(out)

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['ENDS', 'FILE_FAULTS', 'FAULTS', 'REPORT_TEXT', 'JOBS', 'HOW', 'tidy', 'read_answers', 'reference_of', 'Joined',
            'join', 'Job', 'body_of', 'over', 'Evaluation', 'answer_measures', 'stated_probabilities', 'found_in',
-           'report_measures', 'fit_measure', 'evaluate', 'answers_table', 'row_values', 'chosen_rows', 'is_hidden',
-           'card_of', 'row_numbers', 'number_figure', 'training_log', 'training_figure', 'overall', 'scores_by_model',
-           'same_rows', 'main_score', 'compare_evaluations', 'tiles', 'score_section', 'class_section',
-           'finding_section', 'document_section', 'check_hidden', 'report_sections', 'languages_of', 'answers_file',
-           'save_evaluations', 'load_evaluations', 'prompt_text', 'assert_blind']
+           'report_measures', 'fit_measure', 'evaluate', 'watched_by', 'answers_table', 'row_values', 'chosen_rows',
+           'is_hidden', 'card_of', 'row_numbers', 'number_figure', 'training_log', 'training_figure', 'overall',
+           'scores_by_model', 'same_rows', 'main_score', 'compare_evaluations', 'tiles', 'score_section',
+           'class_section', 'finding_section', 'document_section', 'check_hidden', 'report_sections', 'languages_of',
+           'answers_file', 'save_evaluations', 'load_evaluations', 'prompt_text', 'assert_blind']
 
 # %% ../nbs/06_eval.ipynb #608bcb04
 import json, math, re
@@ -271,6 +271,14 @@ def evaluate(
     if job.domain or job.text: measures |= report_measures(job, joined, found)
     if job.dialogue: measures |= qa_measures(joined.texts, [r['text'] for r in refs], [r['meta'] for r in refs])
     return Evaluation(job, joined, measures | answer_measures(joined), parsed, rows, probs, found)
+
+# %% ../nbs/06_eval.ipynb #17ba1c68
+def watched_by(
+    job:Job, # The job
+)->tuple: # (function of rows and answers that gives name → Score, function of a text that gives its class; None without classes)
+    "What a training run of `job` is watched by."
+    def score(rows, answers): return evaluate(join([vars(a) if not isinstance(a, dict) else a for a in answers], [reference_of(r) for r in rows]), job).scores
+    return score, (lambda text: lb.parse_label(text, job.classes, job.variants).label) if job.classes else None
 
 # %% ../nbs/06_eval.ipynb #55092d87
 def answers_table(

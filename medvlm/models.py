@@ -162,7 +162,7 @@ def quant_config(
     if quant not in QUANT: raise ValueError(f'quant={quant!r}; allowed are {QUANT}')
     if quant == 'none': return None
     import importlib.util
-    if importlib.util.find_spec('bitsandbytes') is None: raise RuntimeError(f"quant={quant!r} needs the package bitsandbytes; install it with `pip install 'medvlm[gpu]'`, or take quant='none'")
+    if importlib.util.find_spec('bitsandbytes') is None: raise ValueError(f"quant={quant!r} needs the package bitsandbytes; install it with `pip install 'medvlm[gpu]'`, or take quant='none'")
     keep = dict(llm_int8_skip_modules=['model.visual', 'visual', 'lm_head'])
     if quant == 'int8': return BitsAndBytesConfig(load_in_8bit=True, **keep)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype, **keep)
@@ -486,9 +486,9 @@ def load_unsloth(
 ) -> tuple: # (prepared model, processor)
     "Loads and prepares a base with Unsloth."
     import torch
-    if not torch.cuda.is_available(): raise RuntimeError("backend='unsloth' needs a CUDA card, and none is here; take backend='hf', which runs the same recipe")
+    if not torch.cuda.is_available(): raise ValueError("backend='unsloth' needs a CUDA card, and none is here; take backend='hf', which runs the same recipe")
     try: from unsloth import FastModel
-    except ImportError as e: raise RuntimeError(f"backend='unsloth': the package cannot be imported ({e}); install it with `pip install 'medvlm[gpu]'`, or take backend='hf'") from None
+    except ImportError as e: raise ValueError(f"backend='unsloth': the package cannot be imported ({e}); install it with `pip install 'medvlm[gpu]'`, or take backend='hf'") from None
     if (kind := family(name)) == 'exaone': raise ValueError(f"{name}: EXAONE 3.x under its own names; convert it with `medvlm.exaone.convert` first, or take backend='hf'")
     again = 'unsloth' if checkpointing else False
     model, processor = FastModel.from_pretrained(resolve(name), max_seq_length=max_tokens, load_in_4bit=quant == 'nf4', load_in_8bit=quant == 'int8', load_in_16bit=quant == 'none', use_gradient_checkpointing=again)

@@ -12,7 +12,7 @@ __all__ = ['SPECIAL', 'ROLES', 'CHAT', 'WORDS', 'SEP', 'KS_SYLLABLES', 'FREQUENT
            'optimizers', 'train_step', 'save_small', 'pretrain', 'read_lines', 'reading_scores', 'make_base']
 
 # %% ../nbs/01g_small.ipynb #1f3b9a23
-import io, json, math, random, re, subprocess
+import io, json, math, random, re, shutil, subprocess
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path

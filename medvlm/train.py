@@ -133,10 +133,10 @@ RECIPES = dict(
     qa_8b=Recipe(name='qa_8b', base='LGAI-EXAONE/EXAONE-3.5-7.8B-Instruct', quant='nf4', tuning=Tuning(nothing, nothing, Part('lora', 3e-4, r=16, alpha=32, dropout=0., targets=('q_proj', 'k_proj', 'v_proj', 'o_proj'))),
                  optimizer='paged_adamw_8bit', batch=2, accumulate=4, epochs=3., warmup=0., schedule='linear', weight_decay=0., max_tokens=1024, new_tokens=512),
     skin_7b=Recipe(name='skin_7b', quant='nf4', backend='unsloth', tuning=Tuning(*[Part('lora', 5e-5, r=128, alpha=128, dropout=0., targets=everywhere)]*3), optimizer='adamw_8bit', batch=2, accumulate=4,
-                   epochs=0., steps=3000, warmup=5., weight_decay=.01, clip=5., watch=Watch(every=50, rows=128, score='macro F1', collapse=.9), new_tokens=512, report_to='wandb', seed=1234),
+                   epochs=0., steps=3000, warmup=5., weight_decay=.01, clip=5., watch=Watch(every=50, rows=128, score='macro-F1', collapse=.9), new_tokens=512, report_to='wandb', seed=1234),
     lung_3b=Recipe(name='lung_3b', base='Qwen/Qwen2.5-VL-3B-Instruct', quant='nf4', backend='unsloth', tuning=Tuning(Part('lora', 1e-4, r=16, alpha=16, dropout=.15, rslora=True, targets=('attn.qkv', 'attn.proj')),
                    Part('lora', 1e-4, r=16, alpha=16, dropout=.15, rslora=True, targets=everywhere), nothing), batch=2, accumulate=16, epochs=2., warmup=.05, schedule='linear', weight_decay=0.,
-                   watch=Watch(every=300, rows=128, score='macro F1', gate='ROUGE-L', floor=.35, strikes=2, patience=5, collapse=.9), new_tokens=256, save_every=300))
+                   watch=Watch(every=300, rows=128, score='macro-F1', gate='ROUGE-L (word)', floor=.35, strikes=2, patience=5, collapse=.9), new_tokens=256, save_every=300))
 
 # %% ../nbs/01d_train.ipynb #d1d3348f
 RECIPES.update(
@@ -146,9 +146,9 @@ RECIPES.update(
     qa_8b_small=replace(RECIPES['qa_8b'], name='qa_8b_small', base='small_llm', quant='none', optimizer='adamw', tuning=Tuning(nothing, nothing, Part('lora', 5e-3, r=32, alpha=64, dropout=0., targets=everywhere)),
                         batch=16, accumulate=1, epochs=0., steps=300, warmup=.1, schedule='cosine', checkpointing=False, new_tokens=200),
     skin_7b_small=replace(RECIPES['skin_7b'], name='skin_7b_small', **small_pages, tuning=Tuning(Part('full', 7e-4), Part('full', 1.3e-3), Part('lora', 3e-3, r=32, alpha=64, dropout=0., targets=everywhere)),
-                          clip=1., watch=Watch(every=100, rows=48, score='macro F1', collapse=.9)),
+                          clip=1., watch=Watch(every=100, rows=48, score='macro-F1', collapse=.9)),
     lung_3b_small=replace(RECIPES['lung_3b'], name='lung_3b_small', **small_pages, tuning=Tuning(Part('full', 7e-4), Part('full', 1.3e-3), Part('lora', 3e-3, r=32, alpha=64, dropout=0., rslora=True, targets=everywhere)),
-                          schedule='cosine', watch=Watch(every=100, rows=48, score='macro F1', collapse=.9), save_every=100))
+                          schedule='cosine', watch=Watch(every=100, rows=48, score='macro-F1', collapse=.9), save_every=100))
 
 # %% ../nbs/01d_train.ipynb #f05cc580
 def optimizer_class(
@@ -157,7 +157,7 @@ def optimizer_class(
     "The optimizer called `name`."
     import torch
     if name == 'adamw': return torch.optim.AdamW
-    if core.device().device != 'cuda': raise RuntimeError(f"optimizer={name!r} runs on CUDA cards only, and here the device is {core.device().device!r}; take optimizer='adamw'")
+    if core.device().device != 'cuda': raise ValueError(f"optimizer={name!r} runs on CUDA cards only, and here the device is {core.device().device!r}; take optimizer='adamw'")
     import bitsandbytes
     return dict(adamw_8bit=bitsandbytes.optim.AdamW8bit, paged_adamw_8bit=bitsandbytes.optim.PagedAdamW8bit)[name]
 
@@ -213,7 +213,7 @@ def trainer_args(
     bf16 = dev.dtype == torch.bfloat16 or dev.device == 'cpu' and core.cpu_bf16()
     often = recipe.steps//20 if recipe.steps else 10  # a line of the log never spans a checkpoint, or a resumed run could not repeat it
     kernels = recipe.liger and dev.device == 'cuda' and importlib.util.find_spec('liger_kernel') is not None and recipe.backend == 'hf'
-    if recipe.report_to != 'none' and importlib.util.find_spec(recipe.report_to) is None: raise RuntimeError(f"report_to={recipe.report_to!r}: the package {recipe.report_to} is missing; install it with `pip install 'medvlm[track]'`, or take report_to='none'")
+    if recipe.report_to != 'none' and importlib.util.find_spec(recipe.report_to) is None: raise ValueError(f"report_to={recipe.report_to!r}: the package {recipe.report_to} is missing; install it with `pip install 'medvlm[track]'`, or take report_to='none'")
     return SFTConfig(
         output_dir=str(out), per_device_train_batch_size=recipe.batch, gradient_accumulation_steps=recipe.accumulate, max_steps=recipe.steps or -1,
         num_train_epochs=recipe.epochs, lr_scheduler_type=recipe.schedule, warmup_steps=recipe.warmup, max_grad_norm=recipe.clip, seed=recipe.seed, data_seed=recipe.seed,

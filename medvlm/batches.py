@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'chat_text', 'answer_marks', 'answer_mask', 'Coder', 'encode_rows', 'raw_patches', 'pixel_values',
-           'store_patches', 'rope_positions', 'Collator', 'loss_view', 'length_order', 'length_sampler']
+           'store_patches', 'rope_positions', 'Collator', 'loss_view', 'length_order', 'length_sampler', 'fill_up']
 
 # %% ../nbs/01n_batches.ipynb #abe2d840
 import re
@@ -305,13 +305,26 @@ def length_order(
 def length_sampler(
     lengths:list, # Length of each row, in tokens
     batch:int, # Rows in a batch, those of all processes together
-    seed:int # Seed
+    seed:int, # Seed
+    fill:int=0 # Fillers behind the rows of the dataset, see `fill_up`; they end every epoch
 ): # A `torch.utils.data.Sampler`; its `set_epoch` is called by the trainer
     "`length_order` as a sampler, another order for each epoch."
     import torch
     class Order(torch.utils.data.Sampler):
         epoch = 0
-        def __len__(self): return len(lengths)
+        def __len__(self): return len(lengths) + fill
         def set_epoch(self, epoch): self.epoch = epoch
-        def __iter__(self): return iter(length_order(lengths, batch, [seed, self.epoch]))
+        def __iter__(self): return iter([*length_order(lengths, batch, [seed, self.epoch]), *range(len(lengths), len(self))])
     return Order()
+
+# %% ../nbs/01n_batches.ipynb #38ce76db
+def fill_up(
+    data, # Dataset of `encode_rows` or `store_patches`
+    batch:int # Rows in a batch, those of all processes together
+): # The dataset, its last batch filled with copies of the shortest row without an answer
+    "Adds fillers to `data` until it fills whole batches."
+    from datasets import Dataset, concatenate_datasets
+    if not (lacking := -len(data) % batch): return data
+    short = data[int(np.argmin([len(ids) for ids in data['ids']]))]
+    short.update(id='filler', kinds=[0]*len(short['kinds']))
+    return concatenate_datasets([data, Dataset.from_dict({k: [v]*lacking for k, v in short.items()}, features=data.features)])

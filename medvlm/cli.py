@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['OPTIONS', 'USED_BY', 'COMMANDS', 'PLACES', 'run_demo', 'chosen_recipe', 'tune_set', 'run_train', 'run_plan',
            'run_convert', 'run_gguf', 'open_rows', 'choose_job', 'ask_bundle', 'picture_of', 'hidden', 'own_folder',
-           'run_eval', 'run_models', 'picture_in', 'run_compare', 'run_report', 'run_pretrain', 'size', 'run_samples',
-           'open_source', 'run_data', 'draw_visit', 'run_doctor', 'run_export', 'run_push', 'parser', 'main']
+           'run_eval', 'run_merge', 'run_models', 'picture_in', 'run_compare', 'run_report', 'run_pretrain', 'size',
+           'run_samples', 'open_source', 'run_data', 'draw_visit', 'run_doctor', 'run_export', 'run_push', 'parser',
+           'main']
 
 # %% ../nbs/07_cli.ipynb #a3ea9963
 import argparse, re, sys
@@ -219,6 +220,22 @@ def run_eval(
     report = ev.save_evaluations(run, {name: e}, args.title or f'{name} on {Path(args.rows).name}', f'{job.name} job, {len(refs)} rows of {where}', images=picture_of(row_of), hide=hide)
     print(f'{job.name} job: {len(refs)} rows, {len(all_refs) - len(refs)} of other kinds left out\n\n{ev.answers_table({name: e})}\n\n{score_table(ev.overall(e.scores))}\n\nReport: {report}')
 
+# %% ../nbs/07_cli.ipynb #8a8473b3
+def run_merge(
+    args # Parsed arguments of `merge`
+):
+    "Merges a bundle into its base and prints what was proven."
+    from medvlm import core
+    from medvlm.merge import merge, proof_text
+    from medvlm.qwen_ocr import strip_rows
+    if not args.rows: raise ValueError('no rows; name with --rows the LLaVA JSON or the set that merged and unmerged model are asked, such as that of the run')
+    if not (Path(args.bundle)/'manifest.json').is_file(): raise FileNotFoundError(f'{args.bundle}: no manifest.json, so it is no bundle; name the folder `bundle` of a run')
+    refs, get = open_rows(args.rows, args.split, args.images)
+    rows = [get(r['id']) for r in refs[:args.check]]
+    if (core.load_json(Path(args.bundle)/'manifest.json').get('recipe') or {}).get('present') == 'strips': rows = [s for page in rows[:1] for s in strip_rows(page)]
+    print(proof_text(merge(args.bundle, args.out, args.base, rows, args.check, say=lambda line: None)))
+    print(f'Merged: {args.out}')
+
 # %% ../nbs/07_cli.ipynb #f65db7ec
 def run_models(
     name:str # Run folder, or run folder:model
@@ -294,6 +311,8 @@ OPTIONS = {
     '--rows': dict(help='LLaVA JSON of your own pages; train: or the folder of a set that medvlm data wrote'),
     '--set': dict(nargs='+', default=[], metavar='KEY=VALUE', help='values of the recipe for this run, e.g. steps=20 tuning.llm.lr=1e-4'),
     '--gpu': dict(help='T4, L4, 4090, A6000, A100, H100, H200, or the memory of a card in GB (default: all of them)'),
+    '--base': dict(help='base of the bundle, when it lies elsewhere now'),
+    '--check': dict(type=int, default=8, help='rows that merged and unmerged model must answer alike (default: 8)'),
     '--kind': dict(default='f16', choices=('f16', 'q8_0'), help='16 bits, or 8 (default: f16)'),
     '--images': dict(help='folder of their images; default: the folder of the JSON'),
     '--name': dict(help='name of the run'),
@@ -320,7 +339,7 @@ OPTIONS = {
     '--reports': dict(help='xray: CSV with the columns file and report (default: reports.csv of the source)'),
     '--columns': dict(help='table: key=column,… for id, image, question, answer, label, group'),
     '--question': dict(default='', help='xray, table: what is asked'),
-    '--split': dict(default='train', help='split to read (default: train; eval: test)'),
+    '--split': dict(default='train', help='split to read (default: train; eval, merge: test)'),
     '--job': dict(help='lung, skin, qa, document or text; the rows tell it otherwise'),
     '--title': dict(help='headline of the report'),
     '--hide': dict(help='documents: fields whose values the report does not show, with commas; pages are then not shown either'),
@@ -462,6 +481,7 @@ COMMANDS = {
     'demo': (run_demo, 'from nothing to a proven small model', [], ('--rows', '--images', '--name', '--root', '--workers', '--steps', '--train-pages', '--test-pages')),
     'train': (run_train, 'tune by a recipe', [('recipe', 'TOML file or a preset: ocr_7b, qa_8b, skin_7b, lung_3b, each also with _small')], ('--rows', '--images', '--draw', '--set', '--job', '--name', '--root', '--workers')),
     'plan': (run_plan, 'say what memory a recipe takes and which cards it fits', [('recipe', 'TOML file or a preset')], ('--gpu', '--set')),
+    'merge': (run_merge, 'write bundle and base as one ordinary model folder, proven equal', [('bundle', 'folder of a bundle'), ('out', 'folder to write')], ('--rows', '--images', '--split', '--base', '--check')),
     'gguf': (run_gguf, 'write a language model for llama.cpp and Ollama', [('folder', 'model folder, merged or converted'), ('file', 'file to write, .gguf')], ('--kind',)),
     'convert': (run_convert, 'write an EXAONE 3.x checkpoint as a plain Llama folder', [('folder', 'checkpoint'), ('out', 'folder to write')], ()),
     'eval': (run_eval, 'score answers, or a bundle, on rows with known answers', [('answers', 'JSONL of any engine, or folder of a bundle'), ('rows', 'LLaVA JSON, or folder of a set')], ('--job', '--split', '--images', '--hide', '--title', '--name', '--root')),
@@ -486,7 +506,7 @@ def parser() -> argparse.ArgumentParser: # Parser of all commands
         c = sub.add_parser(name, help=text, description=text[0].upper() + text[1:] + '.')
         for place, words in places: c.add_argument(place, help=words, **PLACES.get(place, {}))
         for o in options: c.add_argument(o, **OPTIONS[o])
-        c.set_defaults(function=function, **({'name': None if name == 'train' else name} if '--name' in options else {}), **({'split': 'test'} if name == 'eval' else {}))
+        c.set_defaults(function=function, **({'name': None if name == 'train' else name} if '--name' in options else {}), **({'split': 'test'} if name in ('eval', 'merge') else {}))
     return p
 
 # %% ../nbs/07_cli.ipynb #bd512941
@@ -503,3 +523,7 @@ def main(
     except KeyboardInterrupt:
         print(f'medvlm {args.command}: stopped; nothing half-written is left, the same command begins anew or goes on where it stood', file=sys.stderr)
         return 130
+
+# %% ../nbs/07_cli.ipynb #b04750bd
+#| eval: false
+if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())

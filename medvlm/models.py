@@ -441,7 +441,7 @@ def lora_names(
     return out
 
 # %% ../nbs/01c_models.ipynb #c16d27e8
-PART_NAMES = dict(vision=r'.*visual\.(?!merger|deepstack_merger).*', merger=r'.*visual\.(deepstack_)?merger.*', llm=r'(?!.*visual\.).*') # For PEFT's patterns of ranks
+PART_NAMES = dict(vision=r'.*visual\.(?!merger|deepstack_merger).*', merger=r'.*visual\.(deepstack_)?merger.*', llm=r'^(?!.*visual\.).*') # For PEFT's patterns of ranks
 
 def lora_config(
     model, # Base model

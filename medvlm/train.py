@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'CHOICES', 'everywhere', 'nothing', 'small_pages', 'RECIPES', 'LOGGED', 'Recipe', 'check_recipe',
            'from_table', 'save_recipe', 'load_recipe', 'optimizer_class', 'part_trainer', 'trainer_args', 'claim',
-           'question_of', 'ask', 'engine', 'load_for_training', 'check_lengths', 'make_trainer', 'fit', 'finish']
+           'question_of', 'ask', 'engine', 'check_engine', 'load_for_training', 'check_lengths', 'make_trainer', 'fit',
+           'finish']
 
 # %% ../nbs/01d_train.ipynb #b24b4190
 import difflib, errno, shutil, tomllib
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 from . import core
-from .batches import Coder, Collator, chat_text, encode_rows, length_sampler, store_patches
+from .batches import Coder, Collator, chat_text, encode_rows, fill_up, length_sampler, store_patches
 from .callbacks import first_step_probe, last_checkpoint, mirror, pacer, pull_checkpoint
 from .checks import check_split
 from .data import open_image
@@ -32,7 +33,7 @@ class Recipe:
     name:str = 'ocr_7b' # Name of the recipe and, by default, of the run
     base:str = 'Qwen/Qwen2.5-VL-7B-Instruct' # Model to start from, as `models.load` takes it
     quant:str = 'none' # 'nf4' or 'int8' stores the language model's linear layers in 4 or 8 bits
-    dtype:str = 'auto' # Number format of the base: 'bf16', 'fp32', or 'auto' for that of the device
+    dtype:str = 'auto' # Number format of the base and of its products: 'bf16', 'fp32', or 'auto' for that of the device
     backend:str = 'hf' # 'hf' (transformers and PEFT) or 'unsloth', which needs a CUDA card
     present:str = 'page' # 'page': the image as it is; 'strips': its text lines, cut out
     policy:ImagePolicy = ImagePolicy() # Image sizes; without meaning for a base without vision
@@ -180,14 +181,15 @@ def part_trainer(
                 if p.requires_grad and p.dtype in (torch.bfloat16, torch.float16): p.data = p.data.float()
         def _get_train_sampler(self, train_dataset=None):
             "Indices of rows, batch by batch."
-            return length_sampler(lengths, self.args.train_batch_size*self.args.world_size, self.args.seed if self.args.data_seed is None else self.args.data_seed)
+            return length_sampler(lengths, self.args.train_batch_size*self.args.world_size, self.args.seed if self.args.data_seed is None else self.args.data_seed, len(self.train_dataset) - len(lengths))
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             "The sum over the batch's answer tokens, by their number in an average batch."
-            _, parts = answer_loss(model, inputs, recipe.loss)
+            real = bool((inputs['labels'][:, 1:] >= 0).any())  # False for a batch of fillers, see `batches.fill_up`: it goes through the model, since the other processes wait for it, and weighs nothing
+            _, parts = answer_loss(model, inputs if real else dict(inputs, labels=inputs['input_ids']), recipe.loss)
             check_finite(parts, inputs['row_ids'])
             for k, v in parts.items():
                 if k.startswith(('label_', 'text_')): self.seen[k] = self.seen.get(k, 0) + v.detach()
-            return parts['sum']/(np.mean(answers)*self.args.train_batch_size)
+            return real*parts['sum']/(np.mean(answers)*self.args.train_batch_size)
         def log(self, logs, start_time=None):
             "Adds the cross-entropy of label and text tokens to a line with a loss."
             for k in ('label', 'text') if 'loss' in logs else ():
@@ -210,18 +212,21 @@ def trainer_args(
     import importlib.util, torch
     from trl import SFTConfig
     dev = core.device()
-    bf16 = dev.dtype == torch.bfloat16 or dev.device == 'cpu' and core.cpu_bf16()
+    exact = recipe.dtype == 'fp32'
+    bf16 = not exact and (dev.dtype == torch.bfloat16 or dev.device == 'cpu' and core.cpu_bf16())
     often = recipe.steps//20 if recipe.steps else 10  # a line of the log never spans a checkpoint, or a resumed run could not repeat it
     kernels = recipe.liger and dev.device == 'cuda' and importlib.util.find_spec('liger_kernel') is not None and recipe.backend == 'hf'
     if recipe.report_to != 'none' and importlib.util.find_spec(recipe.report_to) is None: raise ValueError(f"report_to={recipe.report_to!r}: the package {recipe.report_to} is missing; install it with `pip install 'medvlm[track]'`, or take report_to='none'")
-    return SFTConfig(
+    args = SFTConfig(
         output_dir=str(out), per_device_train_batch_size=recipe.batch, gradient_accumulation_steps=recipe.accumulate, max_steps=recipe.steps or -1,
         num_train_epochs=recipe.epochs, lr_scheduler_type=recipe.schedule, warmup_steps=recipe.warmup, max_grad_norm=recipe.clip, seed=recipe.seed, data_seed=recipe.seed,
         save_steps=recipe.save_every, save_total_limit=2, logging_steps=max(d for d in range(1, 11) if recipe.save_every % d == 0 and d <= max(1, often)), gradient_checkpointing=recipe.checkpointing,
-        gradient_checkpointing_kwargs=dict(use_reentrant=False), use_cpu=dev.device == 'cpu', bf16=bf16, fp16=dev.dtype == torch.float16, run_name=recipe.name,
+        gradient_checkpointing_kwargs=dict(use_reentrant=False), use_cpu=dev.device == 'cpu', bf16=bf16, fp16=not exact and dev.dtype == torch.float16, run_name=recipe.name,
         use_liger_kernel=kernels, liger_kernel_config=dict(cross_entropy=False, fused_linear_cross_entropy=False) if kernels else None,
         dataloader_num_workers=recipe.workers, dataloader_persistent_workers=recipe.workers > 0, dataloader_prefetch_factor=4 if recipe.workers else None, ddp_find_unused_parameters=False,
         max_length=None, remove_unused_columns=False, dataset_kwargs=dict(skip_prepare_dataset=True), report_to=recipe.report_to, disable_tqdm=True)
+    if dev.device == 'cpu': vars(args)['_setup_devices'] = torch.device('cpu')  # in several processes it is cpu:0, on which `torch.load` puts nothing, and no run could go on
+    return args
 
 # %% ../nbs/01d_train.ipynb #ff2600f5
 def claim(
@@ -271,6 +276,21 @@ def engine(
     if args.fsdp or core.env('ACCELERATE_USE_FSDP', 'false').lower() in ('1', 'true'): return 'fsdp'
     return 'ddp' if args.world_size > 1 else 'one'
 
+# %% ../nbs/01d_train.ipynb #fe40f69b
+def check_engine(
+    recipe:Recipe, # Recipe
+    args, # `transformers.TrainingArguments`
+    real:str='' # What `accelerate` runs, the name of its `DistributedType`; '' before the trainer is made
+):
+    "Raises when the engine that was asked for cannot do what `recipe` wants or is not the one that runs; keeps DeepSpeed from taking an optimizer of its own."
+    kind = engine(args)
+    pieces = kind == 'fsdp' or kind == 'deepspeed' and args.deepspeed_plugin.zero_stage == 3
+    if pieces and recipe.watch.every: raise ValueError(f'watch.every={recipe.watch.every} with weights spread over the processes: best weights could not be kept; allowed are one process, ddp and zero2, or watch.every=0')
+    if pieces and recipe.quant != 'none': raise ValueError(f"quant={recipe.quant!r} with weights spread over the processes: allowed are one process, ddp and zero2, or quant='none'")
+    if kind == 'deepspeed': args.deepspeed_plugin.deepspeed_config['zero_force_ds_cpu_optimizer'] = False
+    if real and dict(fsdp='FSDP', deepspeed='DEEPSPEED').get(kind, real) != real:
+        raise RuntimeError(f'{kind} was asked for and accelerate runs {real}, which spreads nothing: allowed are cards for fsdp, and no ACCELERATE_USE_CPU for deepspeed; take the ddp config on the CPU')
+
 # %% ../nbs/01d_train.ipynb #f236ccef
 def load_for_training(
     recipe:Recipe, # Recipe
@@ -310,6 +330,7 @@ def make_trainer(
     "The trainer of a run: model, rows, order, probes, watcher, mirror."
     core.seed_all(recipe.seed)
     args = trainer_args(recipe, run.path('checkpoints'))
+    check_engine(recipe, args)
     model, processor = load_for_training(recipe, args)
     coder = Coder(processor, recipe.policy if family(recipe.base) in VISION else None, recipe.max_tokens)
     data = encode_rows(rows, coder, quarantine)
@@ -327,8 +348,10 @@ def make_trainer(
     if recipe.mirror: callbacks.append(mirror(recipe.mirror, run.name, say))
     lengths, answers = [len(i) for i in data['ids']], [sum(k > 0 for k in ks) for ks in data['kinds']]
     callbacks.append(pacer(run, recipe.batch*recipe.accumulate*args.world_size, np.mean(lengths)))
+    if args.world_size > 1: data = fill_up(data, recipe.batch*args.world_size)
     trainer = part_trainer(recipe, lengths, answers)(model=model, args=args, train_dataset=data, processing_class=processor, callbacks=callbacks,
                                                      data_collator=Collator(coder, recipe.packed, run.path('cache') if recipe.cache and coder.policy else None, weights=weights))
+    check_engine(recipe, args, trainer.accelerator.distributed_type.name)
     return trainer, callbacks[0] if recipe.watch.every else None
 
 # %% ../nbs/01d_train.ipynb #48b9a0c6

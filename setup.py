@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parent
 LICENSES = {'apache2': 'Apache-2.0'}
 STATUS = {'1': 'Planning', '2': 'Pre-Alpha', '3': 'Alpha', '4': 'Beta', '5': 'Production/Stable'}
 EXTRAS = ('gpu', 'llm', 'serve', 'web', 'track', 'dev')
-DATA = ['**/*.typ', '**/*.json', '**/*.toml', '**/*.txt']
+DATA = ['**/*.typ', '**/*.json', '**/*.toml', '**/*.txt', '**/*.yaml']
 
 ini = ConfigParser(delimiters=['='])
 ini.read(ROOT / 'settings.ini', encoding='utf-8')

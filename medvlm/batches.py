@@ -10,6 +10,7 @@ __all__ = ['SPECIAL', 'chat_text', 'answer_marks', 'answer_mask', 'Coder', 'enco
 import re
 from pathlib import Path
 import numpy as np
+from fastcore.basics import patch
 from . import core
 from .data import open_image, store_row
 from .losses import label_tokens
@@ -206,9 +207,7 @@ class Collator:
         if self.coder.image is not None: batch['mm_token_type_ids'] = (batch['input_ids'] == self.coder.image).int()
         return dict(batch, pixel_values=pixels, image_grid_thw=torch.tensor(grids)) if grids else batch
 
-# %% ../nbs/01n_batches.ipynb #a9fc9080
-from fastcore.basics import patch
-
+# %% ../nbs/01n_batches.ipynb #12ef0bf6
 @patch
 def padded(self:Collator,
            rows:list # Coded rows
@@ -219,6 +218,7 @@ def padded(self:Collator,
     fill = lambda k, v: torch.tensor([[*r[k], *[v]*(longest - len(r[k]))] for r in rows])
     return dict(input_ids=fill('ids', self.pad), kinds=fill('kinds', 0), attention_mask=torch.tensor([[1]*len(r['ids']) + [0]*(longest - len(r['ids'])) for r in rows]))
 
+# %% ../nbs/01n_batches.ipynb #7888184d
 @patch
 def pack(self:Collator,
          rows:list # Coded rows
@@ -229,6 +229,7 @@ def pack(self:Collator,
     places = np.concatenate([rope_positions(r['ids'], self.coder.image, r['grids']) for r in rows], 1)
     return dict(input_ids=join('ids'), kinds=join('kinds'), use_cache=False, position_ids=torch.from_numpy(places)[:, None] if self.coder.image is not None else torch.from_numpy(places[:1]))
 
+# %% ../nbs/01n_batches.ipynb #416f3b8e
 @patch
 def weigh(self:Collator,
           rows:list, # Coded rows
@@ -242,6 +243,7 @@ def weigh(self:Collator,
     spread = each.repeat_interleave(torch.tensor([len(r['ids']) for r in rows]))[None] if self.packed else each[:, None].expand(kinds.shape)
     return torch.where(kinds == 2, spread, 1.)
 
+# %% ../nbs/01n_batches.ipynb #39cdb17b
 @patch
 def pixels(self:Collator,
            rows:list # Coded rows
@@ -254,6 +256,7 @@ def pixels(self:Collator,
         raw = [file[start:start + n] for r in rows for start, n in r['at']]
     return pixel_values(self.coder.processor, np.concatenate(raw)) if raw else None
 
+# %% ../nbs/01n_batches.ipynb #b84692f1
 @patch
 def blank(self:Collator,
           rows:list # Coded rows without an image; the last one gets a place for a blank one, without loss

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'CHOICES', 'everywhere', 'nothing', 'small_pages', 'RECIPES', 'SEEN', 'LOGGED', 'Recipe', 'check_recipe',
-           'from_table', 'save_recipe', 'load_recipe', 'optimizer_class', 'part_trainer', 'trainer_args', 'claim',
-           'question_of', 'ask', 'engine', 'check_engine', 'load_for_training', 'check_lengths', 'make_trainer', 'fit',
-           'finish']
+           'from_table', 'save_recipe', 'load_recipe', 'optimizer_class', 'mean_losses', 'part_trainer', 'trainer_args',
+           'claim', 'question_of', 'ask', 'engine', 'check_engine', 'load_for_training', 'check_lengths',
+           'make_trainer', 'fit', 'finish']
 
 # %% ../nbs/01d_train.ipynb #b24b4190
 import difflib, errno, shutil, tomllib
@@ -165,6 +165,14 @@ def optimizer_class(
 # %% ../nbs/01d_train.ipynb #0db91a8a
 SEEN = ('sum', 'tokens', 'label_sum', 'label_tokens', 'text_sum', 'text_tokens') # What the log adds up, from `losses.answer_loss`
 
+def mean_losses(
+    totals:list # Sums and numbers of tokens in the order of `SEEN`
+) -> dict: # `loss`, and `loss_label` and `loss_text` where there are such tokens, in nats per token
+    "The means that a line of the log shows."
+    total = dict(zip(SEEN, totals))
+    return {name: round(total[f'{k}sum']/total[f'{k}tokens'], 6) for name, k in (('loss', ''), ('loss_label', 'label_'), ('loss_text', 'text_')) if total[f'{k}tokens']}
+
+# %% ../nbs/01d_train.ipynb #17c2ceaf
 def part_trainer(
     recipe:Recipe, # Recipe
     lengths:list, # Tokens of each training row
@@ -186,18 +194,15 @@ def part_trainer(
             return length_sampler(lengths, self.args.train_batch_size*self.args.world_size, self.args.seed if self.args.data_seed is None else self.args.data_seed, len(self.train_dataset) - len(lengths))
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             "The sum over the batch's answer tokens, by their number in an average batch."
-            real = bool((inputs['labels'][:, 1:] >= 0).any())  # False for a batch of fillers, see `batches.fill_up`: it goes through the model, since the other processes wait for it, and weighs nothing
+            real = bool((inputs['labels'][:, 1:] >= 0).any())  # fillers, see `batches.fill_up`, go through the model as well, since other processes wait, and weigh nothing
             _, parts = answer_loss(model, inputs if real else dict(inputs, labels=inputs['input_ids']), recipe.loss)
             check_finite(parts, inputs['row_ids'])
             for k in SEEN: self.seen[k] = self.seen.get(k, 0.) + real*float(parts[k])
             return real*parts['sum']/(np.mean(answers)*self.args.train_batch_size)
         def log(self, logs, start_time=None):
             "Gives a line with a loss its mean over answer tokens, and the cross-entropy of label and text tokens, over all processes."
-            if 'loss' in logs and self.seen:
-                total = dict(zip(SEEN, self.accelerator.reduce(torch.tensor([self.seen[k] for k in SEEN], device=self.args.device), 'sum').tolist()))
-                for name, k in (('loss', ''), ('loss_label', 'label_'), ('loss_text', 'text_')):
-                    if total[f'{k}tokens']: logs[name] = round(total[f'{k}sum']/total[f'{k}tokens'], 6)
-                self.seen = {}
+            if 'loss' in logs and self.seen: logs.update(mean_losses(self.accelerator.reduce(torch.tensor([self.seen[k] for k in SEEN], device=self.args.device), 'sum').tolist()))
+            if 'loss' in logs: self.seen = {}
             super().log(logs, start_time)
         def create_optimizer(self, model=None):
             "The optimizer with the groups of `param_groups`."

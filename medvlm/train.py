@@ -197,7 +197,7 @@ def part_trainer(
             real = bool((inputs['labels'][:, 1:] >= 0).any())  # fillers, see `batches.fill_up`, go through the model as well, since other processes wait, and weigh nothing
             _, parts = answer_loss(model, inputs if real else dict(inputs, labels=inputs['input_ids']), recipe.loss)
             check_finite(parts, inputs['row_ids'])
-            for k in SEEN: self.seen[k] = self.seen.get(k, 0.) + real*float(parts[k])
+            for k in SEEN: self.seen[k] = self.seen.get(k, 0.) + real*float(getattr(parts[k], 'detach', lambda: parts[k])())
             return real*parts['sum']/(np.mean(answers)*self.args.train_batch_size)
         def log(self, logs, start_time=None):
             "Gives a line with a loss its mean over answer tokens, and the cross-entropy of label and text tokens, over all processes."
@@ -414,5 +414,6 @@ def finish(
     if first:
         model = trainer.accelerator.unwrap_model(trainer.model)
         save_bundle(model, trainer.processing_class, run.path('bundle'), recipe.base, recipe.policy, state=whole, recipe=asdict(recipe), steps=trainer.state.global_step, watched=outcome, **facts)
+        if run.path('checkpoints', 'runs').exists(): run.path('checkpoints', 'runs').rename(run.path('tensorboard'))  # what the tracker wrote stays
         for folder in ('checkpoints', 'cache', 'best'): shutil.rmtree(run.path(folder), ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

@@ -67,3 +67,26 @@ def test_half_written_checkpoint_is_passed_over(tmp):
         if whole: (folder/f'checkpoint-{step}'/'complete').touch()
     assert Path(last_checkpoint(folder)).name == 'checkpoint-20'
     assert last_checkpoint(tmp/'nothing') is None
+
+def test_trackers_and_pruning(tmp):
+    "A tracked run leaves TensorBoard's files, and of its checkpoints the last two, each whole."
+    from dataclasses import replace
+    from medvlm import core
+    from medvlm.callbacks import first_step_probe
+    from medvlm.data import assistant, row, user
+    from medvlm.models import ImagePolicy, Part, Tuning
+    from medvlm.train import Recipe, finish, make_trainer
+    tuning = Tuning(Part(), Part(), Part('lora', 1e-3))
+    recipe = Recipe(name='tracked', base=str(tmp/'tiny'), policy=ImagePolicy(784, 64*784), tuning=tuning, batch=2, accumulate=1, steps=8, save_every=2, checkpointing=False, report_to='tensorboard')
+    rows = [row(f't{i}', [], [user(f'say {i}'), assistant(str(i))]) for i in range(6)]
+    run = core.Run('tracked', tmp/'runs')
+    trainer, _ = make_trainer(recipe, rows, run, say=lambda line: None)
+    seen = []
+    class Watch(type(first_step_probe(tuning)).__mro__[1]):
+        "Notes which checkpoints are whole whenever one was saved."
+        def on_save(self, args, state, control, **kw): seen.append(sorted(int(p.parent.name.split('-')[1]) for p in Path(args.output_dir).glob('checkpoint-*/complete')))
+    trainer.add_callback(Watch())
+    trainer.train()
+    assert seen == [[2], [2, 4], [4, 6], [6, 8]], 'an old checkpoint goes only when a newer one is whole'
+    finish(trainer, recipe, run, None, {}, lambda line: None)
+    assert list(run.path('tensorboard').rglob('events.out.tfevents*')) and not run.path('checkpoints').exists()

@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 from transformers import TrainerCallback
 
-from medvlm import core, train
+from medvlm import batches, core, train
 from medvlm.qwen_ocr import TRAIN_LAYOUTS, font_split, in_processes, page_jobs, train_job
 
 
@@ -38,7 +38,7 @@ def run(rows, order):
     class Both(type(probe(recipe.tuning))):
         "The probe, with a clock."
         def on_step_end(self, *args, **kw): super().on_step_end(*args, **kw); clock.on_step_end(*args, **kw)
-    with tempfile.TemporaryDirectory() as tmp, mock.patch.object(train, 'length_order', watched), mock.patch.object(train, 'first_step_probe', lambda tuning: Both()):
+    with tempfile.TemporaryDirectory() as tmp, mock.patch.object(batches, 'length_order', watched), mock.patch.object(train, 'first_step_probe', lambda tuning: Both()):
         train.fit(recipe, rows, core.Run('batches', tmp), say=lambda line: None)
     cpu, wall = np.diff(np.array(clock.times[10:]), axis=0).mean(0)
     return dict(cpu=round(float(cpu), 3), wall=round(float(wall), 3), padding=round(padding[0], 2))
@@ -47,7 +47,7 @@ def run(rows, order):
 def main(rounds=3):
     "Runs both ways in turn, prints and keeps the figures."
     rows = sum(in_processes(train_job, page_jobs(40, 10_000, TRAIN_LAYOUTS, font_split()[0])), [])
-    ways = {'any order': any_order, 'similar length': train.length_order}
+    ways = {'any order': any_order, 'similar length': batches.length_order}
     found = {name: [] for name in ways}
     for _ in range(int(rounds)):
         for name, order in ways.items():

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from medvlm import core
 from medvlm.phantoms import CHEST, chest_phantom, chest_report
 from medvlm.batches import Coder, Collator, answer_mask, chat_text, encode_rows
-from medvlm.data import assistant, row, user
+from medvlm.data import assistant, open_image, row, user
 from medvlm.losses import answer_loss
 from medvlm.models import load, param_groups, prepare
 from medvlm.qwen_ocr import TRAIN_LAYOUTS, font_split, in_processes, page_jobs, train_job
@@ -43,7 +43,7 @@ class Clock(TrainerCallback):
 
 def plain_batch(processor, coder, rows):
     "One batch as most tuning scripts make it."
-    batch = processor(text=[chat_text(processor, r['messages']) for r in rows], images=[im for r in rows for im in r['images']] or None, return_tensors='pt', padding=True, padding_side='right')
+    batch = processor(text=[chat_text(processor, r['messages']) for r in rows], images=[open_image(im) for r in rows for im in r['images']] or None, return_tensors='pt', padding=True, padding_side='right')
     mask = torch.tensor([answer_mask(ids, coder.header, coder.end) for ids in batch['input_ids'].tolist()]) & batch['attention_mask'].bool()
     return dict(batch, labels=batch['input_ids'].masked_fill(~mask, -100))
 

@@ -1,15 +1,18 @@
-"""Tuning by the engine and by a plain loop, in turn: `python bench/engine.py [ROUNDS]`.
+"""Tuning by the engine and by plain loops, in turn: `python bench/engine.py [ROUNDS]`.
 
-The plain loop takes rows in any order, opens and resizes each image when it is needed, pads to the longest row of the batch and computes all logits; optimizer, groups, rates, model and number format are the
-same. The engine is `train.make_trainer`: coded rows, patches from one file, batches of similar length, logits at the answers. Two jobs: the strips of 40 drawn forms under the small document recipe, where
-images are tiny and the model's own arithmetic is nearly all of a step, and 96 drawn chest films of 1,024 × 1,024 pixels with their reports under the small lung recipe, where each image must be decoded and resized.
-The first ten steps are not counted. Before that, losses on the same batches are compared in float32. Writes bench/results/engine.json.
+A plain loop takes rows in any order, opens and resizes each image when it is needed, pads to the longest row of the batch and computes all logits; optimizer, groups, rates, weights and number format are the engine's.
+`plain` leaves the model as transformers loads it (attention 'sdpa', patches by a convolution); `tuned plain` has the attention that is fastest of the library's own on a processor ('eager') and patches by a product.
+The engine is `train.make_trainer`: coded rows, patches from one file, batches of similar length, logits at the answers, attention 'quick', fused AdamW. Two jobs: the strips of 40 drawn forms under the small document
+recipe, where images are tiny and the model's own arithmetic is nearly all of a step, and 96 drawn chest films of 1,024 × 1,024 pixels with their reports under the small lung recipe, where each image must be decoded
+and resized. The first ten steps are not counted. Before that, losses on the same batches are compared in float32. Writes bench/results/engine.json.
 """
+
 import statistics
 import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -48,11 +51,12 @@ def plain_batch(processor, coder, rows):
     return dict(batch, labels=batch['input_ids'].masked_fill(~mask, -100))
 
 
-def prepared(recipe):
+def prepared(recipe, attention='eager', convolution=False):
     "Model, processor and coder of `recipe`."
     core.seed_all(recipe.seed)
     model, processor = load(recipe.base, recipe.policy)
-    model.set_attn_implementation(recipe.attention)
+    model.set_attn_implementation(attention)
+    if convolution: model.model.visual.patch_embed.proj.__class__ = torch.nn.Conv3d
     return prepare(model, recipe.tuning).train(), processor, Coder(processor, recipe.policy, recipe.max_tokens)
 
 
@@ -66,9 +70,9 @@ def same_losses(recipe, rows, batches=3):
     return max(out)
 
 
-def plain(recipe, rows):
-    "Rows a second of the plain loop, by the clock and by the processor."
-    model, processor, coder = prepared(recipe)
+def plain(recipe, rows, **how):
+    "Rows a second of a plain loop, by the clock and by the processor."
+    model, processor, coder = prepared(recipe, **how)
     opt = torch.optim.AdamW(param_groups(model, recipe.tuning, recipe.weight_decay))
     rng = np.random.default_rng(recipe.seed)
     order, times = [i for _ in range(1 + recipe.steps*recipe.batch//len(rows)) for i in rng.permutation(len(rows)).tolist()], []
@@ -100,13 +104,14 @@ def main(rounds=3):
     "Runs both ways in turn on both jobs, prints and keeps the figures."
     sets, out = dict(strips=sum(in_processes(train_job, page_jobs(40, 10_000, TRAIN_LAYOUTS, font_split()[0])), []), films=films()), {}
     for job, recipe in JOBS.items():
-        apart, ways, found = same_losses(recipe, sets[job]), dict(plain=plain, engine=engine), dict(plain=[], engine=[])
+        apart, ways = same_losses(recipe, sets[job]), {'plain': partial(plain, attention='sdpa', convolution=True), 'tuned plain': plain, 'engine': engine}
+        found = {name: [] for name in ways}
         print(f'{job}: losses on the same batches differ by at most {apart:.1e}', flush=True)
         for _ in range(int(rounds)):
             for name, way in ways.items():
-                found[name].append(way(recipe, sets[job])); print(f'{job:7}{name:7}', found[name][-1], flush=True)
-        ratios = [round(b['rows_per_second']/a['rows_per_second'], 2) for a, b in zip(found['plain'], found['engine'])]
-        print(f'{job}: engine to plain loop, median {statistics.median(ratios):.2f} of {ratios}', flush=True)
+                found[name].append(way(recipe, sets[job])); print(f'{job:7}{name:12}', found[name][-1], flush=True)
+        ratios = {name: [round(b['rows_per_second']/a['rows_per_second'], 2) for a, b in zip(found[name], found['engine'])] for name in ('plain', 'tuned plain')}
+        for name, r in ratios.items(): print(f'{job}: engine to {name} loop, median {statistics.median(r):.2f} of {r}', flush=True)
         out[job] = dict(rows=len(sets[job]), losses_apart=apart, runs=found, ratios=ratios)
     core.save_json(dict(out, versions=core.versions(), machine=core.machine(), commit=core.commit()), 'bench/results/engine.json')
 

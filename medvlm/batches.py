@@ -100,18 +100,19 @@ class Coder:
 def encode_rows(
     rows:list, # Rows
     coder:Coder, # How they are coded, and the longest allowed
-    quarantine=None # `data.Quarantine` that takes the rows that are too long; None stops at the first
+    quarantine=None # `data.Quarantine` that takes rows that are too long or cannot be coded; None stops at the first
 ): # `datasets.Dataset` with the columns of a `Coder`
-    "All of `rows` that fit, as numbers."
+    "All of `rows` that can be trained on, as numbers."
     from datasets import Dataset, Features, Sequence, Value
-    keep = []
+    keep, before = [], len(quarantine or ())
     for r in rows:
-        coded = coder(r)
-        if len(coded['ids']) <= coder.max_tokens: keep.append(coded); continue
-        reason = f"too long: {len(coded['ids'])} tokens; allowed are {coder.max_tokens}, lower max_pixels or raise max_tokens"
-        if quarantine is None: raise ValueError(f'row {r["id"]!r} {reason}')
-        quarantine.add(r['id'], '', reason)
-    if not keep: raise ValueError('no rows to train on; look at the quarantine')
+        try:
+            keep.append(coder(r))
+            if (n := len(keep[-1]['ids'])) > coder.max_tokens: raise ValueError(f"too long: {n} tokens in row {keep.pop()['id']!r}; allowed are {coder.max_tokens}, lower max_pixels or raise max_tokens")
+        except (ValueError, OSError) as e:
+            if quarantine is None: raise
+            quarantine.add(r['id'], '', str(e))
+    if not keep: raise ValueError(f'no rows to train on, {len(rows)} in quarantine, the first with {quarantine[before]["reason"] if rows else "none were given"}')
     features = Features(id=Value('string'), label=Value('string'), ids=Sequence(Value('int32')), kinds=Sequence(Value('int8')), grids=Sequence(Sequence(Value('int32'))),
                         pictures=[dict(path=Value('string'), bytes=Value('binary'))])
     return Dataset.from_dict({k: [c[k] for c in keep] for k in features}, features=features)

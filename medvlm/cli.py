@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIONS', 'USED_BY', 'COMMANDS', 'PLACES', 'run_demo', 'chosen_recipe', 'tune_set', 'run_train', 'run_plan',
-           'run_convert', 'run_gguf', 'open_rows', 'choose_job', 'ask_bundle', 'picture_of', 'hidden', 'own_folder',
+           'run_convert', 'run_gguf', 'open_rows', 'choose_job', 'picture_of', 'ask_bundle', 'hidden', 'own_folder',
            'run_eval', 'run_merge', 'run_models', 'picture_in', 'run_compare', 'run_report', 'run_pretrain', 'size',
            'run_samples', 'open_source', 'run_data', 'draw_visit', 'run_doctor', 'run_export', 'run_push', 'parser',
            'main']
@@ -88,11 +88,14 @@ def run_train(
 def run_plan(
     args # Parsed arguments of `plan`
 ):
-    "Prints the memory of a recipe by kind and what fits which card."
-    from medvlm.planner import CARDS, plan_report
+    "Prints the memory of a recipe by kind and what fits which card, and with `--hours` how long a run takes on this machine's."
+    from medvlm.planner import CARDS, plan_report, probe_hours
     recipe = chosen_recipe(args.recipe, args.set)
     table = plan_report(recipe, [args.gpu] if args.gpu else list(CARDS))
     print(f'{table.caption}\n\n{table}')
+    if args.hours is None: return
+    took = probe_hours(recipe, args.hours)
+    print(f"\n{took['hours']:.1f} hours for {args.hours:,} rows, {took['seconds']:.2f} s a step; {took['measured']/1e9:.1f} GB measured, {took['planned']/1e9:.1f} planned")
 
 # %% ../nbs/07_cli.ipynb #25a0f857
 def run_convert(
@@ -145,6 +148,17 @@ def choose_job(
     if any(DOCUMENT.parse(r['text']) for r in refs): return DOCUMENT
     return jobs['qa' if any({'intention', 'department', 'choice', 'vague'} & set(r['meta']) for r in refs) else 'text']
 
+# %% ../nbs/07_cli.ipynb #25718065
+def picture_of(
+    row_of # Function of an id that gives the row
+): # Function of a reference that gives its first picture, or None
+    "How a report gets at the pictures of rows."
+    from medvlm.data import open_image
+    def picture(ref):
+        images = row_of(ref['id'])['images']
+        return open_image(images[0]) if images else None
+    return picture
+
 # %% ../nbs/07_cli.ipynb #2034d373
 def ask_bundle(
     folder, # Bundle
@@ -166,17 +180,6 @@ def ask_bundle(
         assert_blind([dict(r, messages=question_of(r)[-1:]) for r in some], [truth[str(r['id'])] for r in some], job.classes, images=job.classes != () or job.parse is not None)
         out += [vars(a) for a in (predict(model, processor, some, recipe) if job is DOCUMENT else ask(model, processor, some, recipe.new_tokens))]
     return out, manifest
-
-# %% ../nbs/07_cli.ipynb #25718065
-def picture_of(
-    row_of # Function of an id that gives the row
-): # Function of a reference that gives its first picture, or None
-    "How a report gets at the pictures of rows."
-    from medvlm.data import open_image
-    def picture(ref):
-        images = row_of(ref['id'])['images']
-        return open_image(images[0]) if images else None
-    return picture
 
 # %% ../nbs/07_cli.ipynb #0088ef99
 def hidden(
@@ -311,6 +314,7 @@ OPTIONS = {
     '--rows': dict(help='LLaVA JSON of your own pages; train: or the folder of a set that medvlm data wrote'),
     '--set': dict(nargs='+', default=[], metavar='KEY=VALUE', help='values of the recipe for this run, e.g. steps=20 tuning.llm.lr=1e-4'),
     '--gpu': dict(help='T4, L4, 4090, A6000, A100, H100, H200, or the memory of a card in GB (default: all of them)'),
+    '--hours': dict(type=int, metavar='ROWS', help="rows to train on: times three steps on this machine's card and says how long a run takes"),
     '--base': dict(help='base of the bundle, when it lies elsewhere now'),
     '--check': dict(type=int, default=8, help='rows that merged and unmerged model must answer alike (default: 8)'),
     '--kind': dict(default='f16', choices=('f16', 'q8_0'), help='16 bits, or 8 (default: f16)'),
@@ -480,7 +484,7 @@ def run_push(
 COMMANDS = {
     'demo': (run_demo, 'from nothing to a proven small model', [], ('--rows', '--images', '--name', '--root', '--workers', '--steps', '--train-pages', '--test-pages')),
     'train': (run_train, 'tune by a recipe', [('recipe', 'TOML file or a preset: ocr_7b, qa_8b, skin_7b, lung_3b, each also with _small')], ('--rows', '--images', '--draw', '--set', '--job', '--name', '--root', '--workers')),
-    'plan': (run_plan, 'say what memory a recipe takes and which cards it fits', [('recipe', 'TOML file or a preset')], ('--gpu', '--set')),
+    'plan': (run_plan, 'say what memory a recipe takes and which cards it fits', [('recipe', 'TOML file or a preset')], ('--gpu', '--hours', '--set')),
     'merge': (run_merge, 'write bundle and base as one ordinary model folder, proven equal', [('bundle', 'folder of a bundle'), ('out', 'folder to write')], ('--rows', '--images', '--split', '--base', '--check')),
     'gguf': (run_gguf, 'write a language model for llama.cpp and Ollama', [('folder', 'model folder, merged or converted'), ('file', 'file to write, .gguf')], ('--kind',)),
     'convert': (run_convert, 'write an EXAONE 3.x checkpoint as a plain Llama folder', [('folder', 'checkpoint'), ('out', 'folder to write')], ()),

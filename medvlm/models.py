@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['VISION', 'TEXT', 'QUANT', 'SMALL', 'VIEWS', 'SURE', 'PARTS', 'MODES', 'MERGER', 'PART_NAMES', 'ImagePolicy',
-           'resolve', 'family', 'refuse_partial', 'quick_patches', 'quant_config', 'keep_unpacked', 'tokenizer_of',
-           'load_weights', 'load', 'decode', 'Answer', 'shifted', 'vote', 'generate_batch', 'generate', 'Part',
-           'Tuning', 'part_of', 'chosen', 'layer_stacks', 'full_modules', 'tied', 'lora_names', 'lora_config',
-           'prepare', 'load_unsloth', 'plan', 'plan_table', 'param_groups', 'base_hash', 'hash_of', 'save_bundle',
-           'check_arrived', 'load_bundle']
+           'resolve', 'family', 'refuse_partial', 'quant_config', 'keep_unpacked', 'tokenizer_of', 'load_weights',
+           'load', 'decode', 'Answer', 'shifted', 'vote', 'generate_batch', 'generate', 'Part', 'Tuning', 'part_of',
+           'chosen', 'layer_stacks', 'full_modules', 'tied', 'lora_names', 'lora_config', 'prepare', 'load_unsloth',
+           'plan', 'plan_table', 'param_groups', 'base_hash', 'model_folder', 'hash_of', 'save_bundle', 'check_arrived',
+           'load_bundle']
 
 # %% ../nbs/01c_models.ipynb #8520e6ad
 import hashlib, math, re, time, unicodedata
@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 from fastcore.basics import patch
 from . import core
+from .quick import quick_patches
 
 # %% ../nbs/01c_models.ipynb #d920a7b0
 @dataclass(frozen=True)
@@ -137,20 +138,6 @@ def refuse_partial(
     if bad:
         what = '; '.join(f"{len(v)} {k.replace('_', ' ')}, e.g. {v[0]}" for k, v in bad.items())
         raise ValueError(f'{name}: the checkpoint does not fit its architecture ({what}); need zero of each: take a complete checkpoint made for this model class')
-
-# %% ../nbs/01c_models.ipynb #e8f822d7
-def quick_patches(
-    model # Qwen2-VL, Qwen2.5-VL or Qwen3-VL; changed in place
-): # The same model
-    "Lets the patch embedding of `model` multiply matrices, because general convolutions are slow at that."
-    import torch
-    class PatchProduct(torch.nn.Conv3d):
-        def forward(self, x): return torch.nn.functional.linear(x.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
-    proj = model.model.visual.patch_embed.proj
-    if tuple(proj.kernel_size) != tuple(proj.stride):
-        raise ValueError(f'kernel {tuple(proj.kernel_size)}, stride {tuple(proj.stride)}: patches overlap, so this is no Qwen-VL patch embedding; give the model as `load` returns it')
-    proj.__class__ = PatchProduct
-    return model
 
 # %% ../nbs/01c_models.ipynb #fb134454
 def quant_config(
@@ -559,15 +546,23 @@ def base_hash(
     return h.hexdigest()[:16]
 
 # %% ../nbs/01c_models.ipynb #795be215
+def model_folder(
+    name:str # Model name as given to `load`
+) -> Path: # The folder its files are in
+    "Where the files of a model lie that was loaded before."
+    if (where := Path(resolve(name))).is_dir(): return where
+    from huggingface_hub import snapshot_download
+    try: return Path(snapshot_download(name, allow_patterns=['*.safetensors', '*.json'], local_files_only=True))
+    except (OSError, ValueError): raise FileNotFoundError(f'{name}: its files are not in the cache; load it once, or give a folder') from None
+
+# %% ../nbs/01c_models.ipynb #0ef478b5
 def hash_of(
     name:str # Model name as given to `load`
 ) -> str: # 16 hex digits, or '' for a Hub name whose files are not in the cache
     "The fingerprint of the model `name`, wherever it lies."
-    where = resolve(name)
-    if Path(where).is_dir(): return base_hash(where)
-    from huggingface_hub import snapshot_download
-    try: return base_hash(snapshot_download(where, allow_patterns=['*.safetensors'], local_files_only=True))
-    except Exception: return ''
+    resolve(name)
+    try: return base_hash(model_folder(name))
+    except FileNotFoundError: return ''
 
 # %% ../nbs/01c_models.ipynb #1365c156
 def save_bundle(

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from . import core
-from .models import VISION, ImagePolicy, generate, load, quick_patches
+from .models import VISION, ImagePolicy, generate, load
+from .quick import quick_patches
 
 # %% ../nbs/01g_small.ipynb #54b73957
 SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|object_ref_start|>', '<|object_ref_end|>', '<|box_start|>', '<|box_end|>', '<|quad_start|>',

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'CHOICES', 'everywhere', 'nothing', 'small_pages', 'RECIPES', 'SEEN', 'LOGGED', 'Recipe', 'check_recipe',
-           'from_table', 'save_recipe', 'load_recipe', 'optimizer_class', 'mean_losses', 'part_trainer', 'trainer_args',
-           'claim', 'question_of', 'ask', 'engine', 'check_engine', 'load_for_training', 'check_lengths',
-           'make_trainer', 'fit', 'finish']
+           'from_table', 'save_recipe', 'load_recipe', 'optimizer_class', 'mean_losses', 'batch_loss', 'part_trainer',
+           'trainer_args', 'claim', 'question_of', 'ask', 'engine', 'check_engine', 'load_for_training',
+           'check_lengths', 'run_callbacks', 'make_trainer', 'finish', 'fit']
 
 # %% ../nbs/01d_train.ipynb #b24b4190
 import difflib, errno, shutil, tomllib
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 import numpy as np
 import tomli_w
@@ -21,6 +22,7 @@ from .checks import check_split
 from .data import open_image
 from .losses import Loss, answer_loss, check_finite, class_weights
 from .models import QUANT, VIEWS, VISION, ImagePolicy, Part, Tuning, family, generate, load, param_groups, plan, plan_table, prepare, save_bundle
+from .quick import use_attention
 from .watch import Watch, check_gate, check_prompts, restore_best, watcher
 
 # %% ../nbs/01d_train.ipynb #215ca0ff
@@ -51,7 +53,7 @@ class Recipe:
     weight_decay:float = .1 # For matrices
     clip:float = 1. # Largest gradient norm
     checkpointing:bool = True # Recompute activations to save memory
-    attention:str = 'sdpa' # Attention of `transformers` in training, e.g. 'sdpa', 'eager', 'flash_attention_2'
+    attention:str = 'sdpa' # Attention in training: 'sdpa', 'eager', 'flash_attention_2', or 'quick' on a processor, see `quick.use_attention`
     liger:bool = True # Take Liger's kernels where there is a CUDA card and the package
     max_tokens:int = 8192 # Longest row, prompt and answers, in tokens; longer rows are refused
     new_tokens:int = 1024 # Most tokens of an answer
@@ -128,7 +130,7 @@ def load_recipe(
 # %% ../nbs/01d_train.ipynb #b2d59f96
 everywhere, nothing = ('all-linear',), Part()
 small_pages = dict(base='small', quant='none', backend='hf', optimizer='adamw', dtype='auto', policy=ImagePolicy(28*28, 96*28*28), batch=16, accumulate=1, epochs=0., steps=200, warmup=.1, checkpointing=False,
-                   attention='eager', max_tokens=1024, new_tokens=200, report_to='none', cache=True)
+                   attention='quick', max_tokens=1024, new_tokens=200, report_to='none', cache=True)
 RECIPES = dict(
     ocr_7b=Recipe(),
     qa_8b=Recipe(name='qa_8b', base='LGAI-EXAONE/EXAONE-3.5-7.8B-Instruct', quant='nf4', tuning=Tuning(nothing, nothing, Part('lora', 3e-4, r=16, alpha=32, dropout=0., targets=('q_proj', 'k_proj', 'v_proj', 'o_proj'))),
@@ -143,7 +145,7 @@ RECIPES = dict(
 RECIPES.update(
     ocr_7b_small=replace(RECIPES['ocr_7b'], name='ocr_7b_small', base='small', present='strips', policy=ImagePolicy(28*28, 96*28*28),
                          tuning=Tuning(vision=Part('full', 7e-4), merger=Part('full', 1.3e-3), llm=Part('lora', 5e-3, r=32, alpha=64, dropout=0.)),
-                         batch=16, accumulate=1, steps=700, warmup=.1, weight_decay=.01, checkpointing=False, attention='eager', max_tokens=512, new_tokens=128, views=3, save_every=100),
+                         batch=16, accumulate=1, steps=700, warmup=.1, weight_decay=.01, checkpointing=False, attention='quick', max_tokens=512, new_tokens=128, views=3, save_every=100),
     qa_8b_small=replace(RECIPES['qa_8b'], name='qa_8b_small', base='small_llm', quant='none', optimizer='adamw', tuning=Tuning(nothing, nothing, Part('lora', 5e-3, r=32, alpha=64, dropout=0., targets=everywhere)),
                         batch=16, accumulate=1, epochs=0., steps=300, warmup=.1, schedule='cosine', checkpointing=False, new_tokens=200),
     skin_7b_small=replace(RECIPES['skin_7b'], name='skin_7b_small', **small_pages, tuning=Tuning(Part('full', 7e-4), Part('full', 1.3e-3), Part('lora', 3e-3, r=32, alpha=64, dropout=0., targets=everywhere)),
@@ -154,10 +156,10 @@ RECIPES.update(
 # %% ../nbs/01d_train.ipynb #f05cc580
 def optimizer_class(
     name:str # One of `OPTIMIZERS`
-): # A torch optimizer class
+): # Called with weights or groups of them, it makes a torch optimizer
     "The optimizer called `name`."
     import torch
-    if name == 'adamw': return torch.optim.AdamW
+    if name == 'adamw': return partial(torch.optim.AdamW, fused=True)
     if core.device().device != 'cuda': raise ValueError(f"optimizer={name!r} runs on CUDA cards only, and here the device is {core.device().device!r}; take optimizer='adamw'")
     import bitsandbytes
     return dict(adamw_8bit=bitsandbytes.optim.AdamW8bit, paged_adamw_8bit=bitsandbytes.optim.PagedAdamW8bit)[name]
@@ -173,6 +175,18 @@ def mean_losses(
     return {name: round(total[f'{k}sum']/total[f'{k}tokens'], 6) for name, k in (('loss', ''), ('loss_label', 'label_'), ('loss_text', 'text_')) if total[f'{k}tokens']}
 
 # %% ../nbs/01d_train.ipynb #17c2ceaf
+def batch_loss(
+    model, # Model
+    batch:dict, # Batch of a `batches.Collator`
+    loss:Loss # Which loss
+) -> tuple: # (sum over the answer tokens, numbers for the log by the names in `SEEN`)
+    "The loss of a batch; zero for one of fillers only, see `batches.fill_up`, which goes through the model all the same, since other processes wait."
+    real = bool((batch['labels'][:, 1:] >= 0).any())
+    _, parts = answer_loss(model, batch if real else dict(batch, labels=batch['input_ids']), loss)
+    check_finite(parts, batch['row_ids'])
+    return real*parts['sum'], {k: real*float(getattr(parts[k], 'detach', lambda: parts[k])()) for k in SEEN}
+
+# %% ../nbs/01d_train.ipynb #c4570f61
 def part_trainer(
     recipe:Recipe, # Recipe
     lengths:list, # Tokens of each training row
@@ -190,25 +204,18 @@ def part_trainer(
             for p in self.model.parameters() if not self.is_deepspeed_enabled else ():
                 if p.requires_grad and p.dtype in (torch.bfloat16, torch.float16): p.data = p.data.float()
         def _get_train_sampler(self, train_dataset=None):
-            "Indices of rows, batch by batch."
             return length_sampler(lengths, self.args.train_batch_size*self.args.world_size, self.args.seed if self.args.data_seed is None else self.args.data_seed, len(self.train_dataset) - len(lengths))
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            "The sum over the batch's answer tokens, by their number in an average batch."
-            real = bool((inputs['labels'][:, 1:] >= 0).any())  # fillers, see `batches.fill_up`, go through the model as well, since other processes wait, and weigh nothing
-            _, parts = answer_loss(model, inputs if real else dict(inputs, labels=inputs['input_ids']), recipe.loss)
-            check_finite(parts, inputs['row_ids'])
-            for k in SEEN: self.seen[k] = self.seen.get(k, 0.) + real*float(getattr(parts[k], 'detach', lambda: parts[k])())
-            return real*parts['sum']/(np.mean(answers)*self.args.train_batch_size)
+            total, noted = batch_loss(model, inputs, recipe.loss)
+            self.seen = {k: self.seen.get(k, 0.) + v for k, v in noted.items()}
+            return total/(np.mean(answers)*self.args.train_batch_size)  # by the answer tokens of an average batch
         def log(self, logs, start_time=None):
             "Gives a line with a loss its mean over answer tokens, and the cross-entropy of label and text tokens, over all processes."
             if 'loss' in logs and self.seen: logs.update(mean_losses(self.accelerator.reduce(torch.tensor([self.seen[k] for k in SEEN], device=self.args.device), 'sum').tolist()))
             if 'loss' in logs: self.seen = {}
             super().log(logs, start_time)
         def create_optimizer(self, model=None):
-            "The optimizer with the groups of `param_groups`."
-            if self.optimizer is None:
-                groups = param_groups(self.model, recipe.tuning, recipe.weight_decay)
-                self.optimizer = optimizer_class(recipe.optimizer)(groups, betas=(self.args.adam_beta1, self.args.adam_beta2), eps=self.args.adam_epsilon)
+            if self.optimizer is None: self.optimizer = optimizer_class(recipe.optimizer)(param_groups(self.model, recipe.tuning, recipe.weight_decay), betas=(self.args.adam_beta1, self.args.adam_beta2), eps=self.args.adam_epsilon)
             return self.optimizer
     return PartTrainer
 
@@ -313,7 +320,7 @@ def load_for_training(
         return load_unsloth(recipe.base, recipe.policy, recipe.tuning, recipe.quant, recipe.max_tokens, recipe.checkpointing, recipe.seed)
     place = dict(one=None, ddp=str(args.distributed_state.device)).get(kind, 'cpu')
     model, processor = load(recipe.base, recipe.policy, dtype, place, recipe.quant)
-    model.set_attn_implementation(recipe.attention)
+    use_attention(model, recipe.attention)
     return prepare(model, recipe.tuning, master=kind != 'deepspeed'), processor
 
 # %% ../nbs/01d_train.ipynb #66905565
@@ -328,6 +335,25 @@ def check_lengths(
         raise ValueError(f'row {name!r}: {longest} tokens; the model allows {reach}: lower max_pixels, or max_tokens to have such rows set aside')
 
 # %% ../nbs/01d_train.ipynb #fd35574b
+def run_callbacks(
+    recipe:Recipe, # Recipe
+    run:core.Run, # Run folder
+    processes:int, # Processes that train together
+    tokens:float, # Tokens of a row, in the mean
+    watching=None, # (validation rows, score, label_of), see `watch.Watching`
+    say=print # Called with lines for people
+) -> list: # Callbacks, the watcher first where there is one
+    "What looks at a run while it trains: watcher, probe of the first steps, mirror, pace."
+    out = []
+    if recipe.watch.every:
+        if not watching: raise ValueError(f'watch.every={recipe.watch.every} and nothing to watch by; give validation rows and a score, or set watch.every=0')
+        asked = lambda model, processor, rows: ask(model, processor, rows, recipe.new_tokens, max(1, 4*recipe.batch), recipe.views)
+        out.append(watcher(recipe.watch, watching[0], watching[1], asked, run.dir, say, watching[2] if len(watching) > 2 else None))
+    out.append(first_step_probe(recipe.tuning))  # behind the watcher: marks a checkpoint as whole when all is in it
+    if recipe.mirror: out.append(mirror(recipe.mirror, run.name, say))
+    return [*out, pacer(run, recipe.batch*recipe.accumulate*processes, tokens)]
+
+# %% ../nbs/01d_train.ipynb #900da07d
 def make_trainer(
     recipe:Recipe, # Recipe
     rows:list, # Training rows
@@ -348,20 +374,39 @@ def make_trainer(
         with args.main_process_first(desc='resizing images'): data = store_patches(data, processor, run.path('cache'))
     weights = class_weights(data['label'], recipe.loss.weights, recipe.loss.beta) if recipe.loss.weights != 'none' else None
     say(plan_table(plan(model, recipe.tuning)))
-    callbacks = []
-    if recipe.watch.every:
-        if not watching: raise ValueError(f'watch.every={recipe.watch.every} and nothing to watch by; give validation rows and a score, or set watch.every=0')
-        asked = lambda model, processor, rows: ask(model, processor, rows, recipe.new_tokens, max(1, 4*recipe.batch), recipe.views)
-        callbacks.append(watcher(recipe.watch, watching[0], watching[1], asked, run.dir, say, watching[2] if len(watching) > 2 else None))
-    callbacks.append(first_step_probe(recipe.tuning))  # behind the watcher: marks a checkpoint as whole when all is in it
-    if recipe.mirror: callbacks.append(mirror(recipe.mirror, run.name, say))
     lengths, answers = [len(i) for i in data['ids']], [sum(k > 0 for k in ks) for ks in data['kinds']]
-    callbacks.append(pacer(run, recipe.batch*recipe.accumulate*args.world_size, np.mean(lengths)))
+    callbacks = run_callbacks(recipe, run, args.world_size, float(np.mean(lengths)), watching, say)
     if args.world_size > 1: data = fill_up(data, recipe.batch*args.world_size)
     trainer = part_trainer(recipe, lengths, answers)(model=model, args=args, train_dataset=data, processing_class=processor, callbacks=callbacks,
                                                      data_collator=Collator(coder, recipe.packed, run.path('cache') if recipe.cache and coder.policy else None, weights=weights))
     check_engine(recipe, args, trainer.accelerator.distributed_type.name)
     return trainer, callbacks[0] if recipe.watch.every else None
+
+# %% ../nbs/01d_train.ipynb #e466fc05
+LOGGED = ('step', 'loss', 'loss_label', 'loss_text', 'grad_norm', 'learning_rate')
+
+def finish(
+    trainer, # Trainer after its last step
+    recipe:Recipe, # Recipe
+    run:core.Run, # Run folder
+    watch, # Its watcher, or None
+    facts:dict, # For the bundle's manifest
+    say # Called with lines for people
+):
+    "Saves losses and bundle, the best weights where there are any, and clears the checkpoints; raises `watch.GateError` when no evaluation passed the gate."
+    first, outcome = trainer.is_world_process_zero(), watch.outcome() if watch else {}
+    if first: core.save_json([{k: l[k] for k in LOGGED if k in l} for l in trainer.state.log_history if 'loss' in l], run.path('loss.json'))
+    if outcome:
+        say(outcome['text'])
+        check_gate(outcome)
+        if outcome['best']: restore_best(trainer.accelerator.unwrap_model(trainer.model), run.dir)
+    whole = trainer.accelerator.get_state_dict(trainer.model_wrapped) if engine(trainer.args) in ('fsdp', 'deepspeed') else None
+    if first:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        save_bundle(model, trainer.processing_class, run.path('bundle'), recipe.base, recipe.policy, state=whole, recipe=asdict(recipe), steps=trainer.state.global_step, watched=outcome, **facts)
+        if run.path('checkpoints', 'runs').exists(): run.path('checkpoints', 'runs').rename(run.path('tensorboard'))  # what the tracker wrote stays
+        for folder in ('checkpoints', 'cache', 'best'): shutil.rmtree(run.path(folder), ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
 
 # %% ../nbs/01d_train.ipynb #48b9a0c6
 def fit(
@@ -391,29 +436,3 @@ def fit(
         raise OSError(e.errno, f'the disk is full at step {trainer.state.global_step}; free some space under {run.dir} and call again, the run goes on from {Path(last_checkpoint(ckpt) or "its first step").name}') from e
     finish(trainer, recipe, run, watch, dict(data=core.fingerprint(rows), held_out=len(held_out), leaks=leaks), say)
     return out
-
-# %% ../nbs/01d_train.ipynb #e466fc05
-LOGGED = ('step', 'loss', 'loss_label', 'loss_text', 'grad_norm', 'learning_rate')
-
-def finish(
-    trainer, # Trainer after its last step
-    recipe:Recipe, # Recipe
-    run:core.Run, # Run folder
-    watch, # Its watcher, or None
-    facts:dict, # For the bundle's manifest
-    say # Called with lines for people
-):
-    "Saves losses and bundle, the best weights where there are any, and clears the checkpoints; raises `watch.GateError` when no evaluation passed the gate."
-    first, outcome = trainer.is_world_process_zero(), watch.outcome() if watch else {}
-    if first: core.save_json([{k: l[k] for k in LOGGED if k in l} for l in trainer.state.log_history if 'loss' in l], run.path('loss.json'))
-    if outcome:
-        say(outcome['text'])
-        check_gate(outcome)
-        if outcome['best']: restore_best(trainer.accelerator.unwrap_model(trainer.model), run.dir)
-    whole = trainer.accelerator.get_state_dict(trainer.model_wrapped) if engine(trainer.args) in ('fsdp', 'deepspeed') else None
-    if first:
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        save_bundle(model, trainer.processing_class, run.path('bundle'), recipe.base, recipe.policy, state=whole, recipe=asdict(recipe), steps=trainer.state.global_step, watched=outcome, **facts)
-        if run.path('checkpoints', 'runs').exists(): run.path('checkpoints', 'runs').rename(run.path('tensorboard'))  # what the tracker wrote stays
-        for folder in ('checkpoints', 'cache', 'best'): shutil.rmtree(run.path(folder), ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()

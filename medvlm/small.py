@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from . import core
 from .models import VISION, ImagePolicy, generate, load
-from .quick import quick_patches
+from .quick import quick_patches, use_attention
 
 # %% ../nbs/01g_small.ipynb #54b73957
 SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|object_ref_start|>', '<|object_ref_end|>', '<|box_start|>', '<|box_end|>', '<|quad_start|>',
@@ -549,7 +549,7 @@ def pretrain(
     fonts = fonts or line_fonts()
     model, processor = load(str(start), place='cpu') if start else small_vlm(seed=seed, **sizes)
     past = core.load_json(Path(start)/'pretrain.json') if start else dict(recipes=[], losses=[])
-    model.set_attn_implementation('eager')
+    use_attention(model, 'quick')
     opts = optimizers(model.train(), lr, steps, min(200, max(1, steps//10)))
     recipe = dict(steps=steps, batch=batch, lr=lr, optimizer='Muon, AdamW', seed=seed, stretch=STRETCH, fonts=sorted({Path(f).name for f in fonts}), curriculum=[asdict(s) for s in curriculum], **sizes)
     losses = []

@@ -201,8 +201,7 @@ def part_trainer(
             super().__init__(*args, **kw)
             self.remove_callback(transformers.PrinterCallback)  # losses go to a file
             self.model_accepts_loss_kwargs, self.seen = False, {}  # `compute_loss` weighs its batch itself
-            for p in self.model.parameters() if not self.is_deepspeed_enabled else ():
-                if p.requires_grad and p.dtype in (torch.bfloat16, torch.float16): p.data = p.data.float()
+            for p in () if self.is_deepspeed_enabled else [p for p in self.model.parameters() if p.requires_grad and p.dtype in (torch.bfloat16, torch.float16)]: p.data = p.data.float()
         def _get_train_sampler(self, train_dataset=None):
             return length_sampler(lengths, self.args.train_batch_size*self.args.world_size, self.args.seed if self.args.data_seed is None else self.args.data_seed, len(self.train_dataset) - len(lengths))
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

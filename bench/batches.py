@@ -14,7 +14,8 @@ import numpy as np
 from transformers import TrainerCallback
 
 from medvlm import batches, core, train
-from medvlm.qwen_ocr import TRAIN_LAYOUTS, font_split, in_processes, page_jobs, train_job
+from medvlm.cuttings import font_split
+from medvlm.qwen_ocr import TRAIN_LAYOUTS, in_processes, page_jobs, train_job
 
 
 class Clock(TrainerCallback):

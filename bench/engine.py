@@ -24,7 +24,8 @@ from medvlm.batches import Coder, Collator, answer_mask, chat_text, encode_rows
 from medvlm.data import assistant, open_image, row, user
 from medvlm.losses import answer_loss
 from medvlm.models import load, param_groups, prepare
-from medvlm.qwen_ocr import TRAIN_LAYOUTS, font_split, in_processes, page_jobs, train_job
+from medvlm.cuttings import font_split
+from medvlm.qwen_ocr import TRAIN_LAYOUTS, in_processes, page_jobs, train_job
 from medvlm.samples import png_bytes
 from medvlm.train import RECIPES, make_trainer
 from medvlm.watch import Watch

@@ -6,7 +6,8 @@ import sys
 
 from medvlm.core import commit, machine, save_json, versions
 from medvlm.models import load_bundle
-from medvlm.qwen_ocr import TEST_LAYOUTS, draw_page, error_line, font_split, in_processes, page_jobs, predict, score_answers, strip_rows
+from medvlm.cuttings import font_split
+from medvlm.qwen_ocr import TEST_LAYOUTS, draw_page, error_line, in_processes, page_jobs, predict, score_answers, strip_rows
 from medvlm.train import Recipe, from_table
 
 

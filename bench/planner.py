@@ -3,6 +3,8 @@
 Twelve settings of a Qwen2.5-VL and of a Llama of 24 to 146 million parameters, random weights, one optimizer step and one pass on the processor. Each setting is planned on torch's `meta` device and then run for real: once under the
 watcher and the profiler (bytes of tensors; bytes from the allocator), and in another process once bare, for the growth of the process (VmHWM over what it held before). Writes bench/results/planner.json.
 """
+import ctypes
+import gc
 import json
 import subprocess
 import sys
@@ -52,6 +54,7 @@ def resident(case):
     kind, tuning, step = CASES[case]
     step = dict(step); dtype = step.pop('dtype', 'fp32')
     trace(random_model(config(kind), layers=1, dtype=dtype, place='cpu'), tuning, **{**step, 'batch': 1, 'tokens': 20, 'answers': 4, 'grid': (4, 4) if step.get('grid') else None})
+    gc.collect(); ctypes.CDLL(None).malloc_trim(0)  # what the small run still holds is not the step's
     before = status('VmRSS')
     Path('/proc/self/clear_refs').write_text('5')  # sets VmHWM back to what is held now
     trace(random_model(config(kind), dtype=dtype, place='cpu'), tuning, **step)
@@ -68,7 +71,8 @@ def counted(case):
 def main(out='bench/results/planner.json'):
     "Counts all cases in one process, weighs them in another, and keeps the figures."
     large = 'MALLOC_MMAP_THRESHOLD_=65536'  # glibc then gives blocks above 64 kB back at once, so that the process holds what is allocated
-    asked = [subprocess.Popen(['env', large, sys.executable, __file__, what], stdout=subprocess.PIPE, text=True) for what in ('counted', 'resident')]
+    compiled = 'ONEDNN_PRIMITIVE_CACHE_CAPACITY=0'  # and oneDNN keeps no compiled products, 16 MB in bf16, which are no part of a plan
+    asked = [subprocess.Popen(['env', large, compiled, sys.executable, __file__, what], stdout=subprocess.PIPE, text=True) for what in ('counted', 'resident')]
     answers = [[json.loads(l) for l in p.communicate()[0].splitlines() if l.startswith('{')] for p in asked]
     cases = [{**a, **b} for a, b in zip(*answers, strict=True)]
     for c in cases: print(f"{c['case']:36} planned {c['planned']/1e6:7.1f} MB, allocated {c['allocated']/1e6:7.1f} ({c['error']:+.2%}), resident {c['resident']/1e6:7.1f}")

@@ -46,7 +46,7 @@ def main(bundle, rows, images, out='bench/results/rx.json'):
         preds = [p and {k: v for k, v in p.items() if k in r or k not in ('patient_name',)} for p, r in zip(preds, refs)]
         rows_ = table(mine, preds, refs)
         for by in ('kind', 'name'):
-            scores = fd.table_scores(rows_, by=by, finish=[a.finish_reason for a in answers])
+            scores = fd.table_scores(rows_, by=by)
             result['sets'][f'{name}, on the page, by {by}'] = scores
             print(f'\n{name}, on the page\n' + str(score_table(scores)))
         errors = Counter((r['name'], fd.error_kind(r)) for r in rows_ if r['outcome'] != 'ok')

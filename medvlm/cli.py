@@ -75,7 +75,8 @@ def run_train(
 ):
     "Tunes a recipe's base on pages and prints where the bundle is."
     from medvlm import core
-    from medvlm.qwen_ocr import TRAIN_LAYOUTS, Quarantine, draw_page, font_split, in_processes, own_rows, page_jobs, train_pages
+    from medvlm.cuttings import font_split
+    from medvlm.qwen_ocr import TRAIN_LAYOUTS, Quarantine, draw_page, in_processes, own_rows, page_jobs, train_pages
     recipe = chosen_recipe(args.recipe, args.set)
     run, quarantine = core.Run(args.name or recipe.name, args.root), Quarantine()
     if args.rows and Path(args.rows).is_dir(): print(f'Bundle: {tune_set(recipe, args.rows, run, args.job)}'); return
@@ -298,9 +299,11 @@ def run_report(
 def run_pretrain(
     args # Parsed arguments of `pretrain`
 ):
-    "Teaches a small model to read lines, scores it and writes it."
+    "Teaches a small model to read lines, those of drawn forms last, scores it and writes it."
+    from functools import partial
+    from medvlm.cuttings import exercise_fonts, page_cuttings
     from medvlm.small import make_base
-    make_base(args.out, args.steps)
+    make_base(args.out, args.steps, partial(page_cuttings, faces=exercise_fonts()))
 
 # %% ../nbs/07_cli.ipynb #643c2a1b
 def size(

@@ -7,7 +7,7 @@ __all__ = ['KEYS', 'MAX_PIXELS', 'FORMATS', 'ROLES', 'SUFFIX', 'user', 'assistan
            'check_messages', 'check_row', 'row', 'to_rgb', 'open_image', 'peek_image', 'image_hash', 'Quarantine',
            'spellings', 'tidy', 'readable', 'ImageFolder', 'load_list', 'read_records', 'split_text', 'to_message',
            'image_values', 'group_of', 'read_record', 'merge_groups', 'join_groups', 'json_in_zip', 'read_llava',
-           'summary', 'caption', 'contact_sheet', 'class_sheet', 'some_of_each', 'kind_of', 'order_groups',
+           'summary', 'caption', 'contact_sheet', 'class_sheet', 'some_of_each', 'mix_rows', 'kind_of', 'order_groups',
            'cut_points', 'assign_groups', 'split_groups', 'folds', 'plot_splits', 'store_image', 'row_features',
            'store_row', 'to_dataset', 'restore_row', 'iter_dataset', 'from_dataset', 'place_image', 'save_rows',
            'embed_images', 'RowFile', 'write_dataset', 'load_splits']
@@ -16,6 +16,7 @@ __all__ = ['KEYS', 'MAX_PIXELS', 'FORMATS', 'ROLES', 'SUFFIX', 'user', 'assistan
 import json
 import os
 import posixpath
+import random
 import re
 import textwrap
 import unicodedata
@@ -529,6 +530,21 @@ def some_of_each(
     kinds = defaultdict(list)
     for i,label in enumerate(labels): kinds[label].append(i)
     return sorted({some[i] for some in kinds.values() for i in np.linspace(0, len(some)-1, min(n, len(some))).astype(int)})
+
+# %% ../nbs/00_data.ipynb #5ad29bda
+def mix_rows(
+    parts:dict,  # Name → rows
+    shares:dict, # Name → share of all rows; 1 together
+    seed:int=0,  # Which rows are taken, and their order
+)->list:         # Rows
+    "The rows of `parts`, shuffled together in `shares`."
+    if set(parts) != set(shares): raise ValueError(f'shares for {sorted(shares)}, parts {sorted(parts)}; give one share for each part')
+    if abs(sum(shares.values()) - 1) > 1e-6 or min(shares.values()) <= 0: raise ValueError(f'shares {shares}; allowed are shares above 0 that add up to 1; leave out a part that is not wanted')
+    rng, parts = random.Random(seed), {k: list(rows) for k, rows in parts.items()}
+    n = min(len(rows)/shares[k] for k, rows in parts.items())
+    out = [r for k, rows in parts.items() for r in rng.sample(rows, min(len(rows), round(n*shares[k])))]
+    rng.shuffle(out)
+    return out
 
 # %% ../nbs/00_data.ipynb #36694ca8
 def kind_of(

@@ -240,11 +240,11 @@ LAYOUTS = { # rows of drugs and of injections; row heights in mm; type sizes of 
     'older':  dict(rows=(9, 10), inj_rows=(4, 4), row=(5.4, 6), id_row=(6, 6), label=(8.4, 9.8), value=(9, 11.5),
                    title_date=.85, drift=.9, tint=0, dash=('dashed', 'dotted')),
     'clinic': dict(rows=(8, 12), inj_rows=(0, 0), row=(5.2, 6.4), id_row=(6, 7), label=(8.8, 10), value=(9.5, 11.5),
-                   title_date=.3, drift=0, tint=0, dash=('solid', 'dotted')),
+                   title_date=.3, drift=0, tint=0, dash=('solid', 'dotted'), insurances='125'),
     'letter':  dict(rows=(8, 11), inj_rows=(0, 0), row=(5.2, 6.2), id_row=(6, 6.8), label=(8.4, 9.8), value=(9, 11),
                     title_date=.3, drift=0, tint=0, dash=('solid', 'dotted'), marks=True),
     'thermal': dict(rows=(8, 8), inj_rows=(0, 0), row=(4.2, 5), id_row=(4, 5), label=(6.8, 7.6), value=(7.2, 8.4),
-                    title_date=.4, drift=0, tint=0, dash=('dashed', 'dotted', 'densely-dotted'), marks=True),
+                    title_date=.4, drift=0, tint=0, dash=('dashed', 'dotted', 'densely-dotted'), marks=True, insurances='125'),
     'hospital': dict(rows=(10, 14), inj_rows=(0, 0), row=(5.4, 6.2), id_row=(6, 6.6), label=(7.8, 9), value=(8.4, 10.2),
                      title_date=.2, drift=0, tint=.6, dash=('solid', 'dotted'), marks=True, visits=(1, 6)),
 }
@@ -336,7 +336,7 @@ def printed(
     texts = {k: v for k,v in fields.items() if isinstance(v, str)}
     texts |= dict(patient_name=(' ' if o['spaced_name'] else '').join(fields['patient_name']), date_by_title=day if by_title else '', date_in_cell='' if by_title else day,
                   issue_no='' if by_title else fields['issue_no'], seal=fields['doctor_name'][:3], inside='[V]' if any(d['block'] == 'inj' for d in lines) else '[ ]', outside='[ ]')
-    texts |= dict(office=(fields['inst_name'].split()[-1] + '병원')[:3] + '인') | {k: '' for k in o['blanks']}
+    texts |= dict(office=(fields['inst_name'].split()[-1] + '병원')[:3] + '인', mark='■' if o.get('tick') == 'square' else 'V') | {k: '' for k in o['blanks']}
     return dict(texts=texts, drugs=lines, codes=[] if o['no_codes'] else fields['disease_codes'])
 
 # %% ../nbs/01b_forms.ipynb #b0981e72
@@ -501,8 +501,7 @@ def only_printed(
     keys:set,    # Keys that have a box
 )->dict:         # The truth of one page
     "Put '' in `fields` for what has no box in `keys`, and for units that `o` does not print."
-    kept = ('insurance', 'form')
-    blank = lambda prefix,d: {k: v if k in kept or prefix + k in keys or isinstance(v, list) else '' for k,v in d.items()}
+    blank = lambda prefix,d: {k: v if k == 'form' or prefix + k in keys or isinstance(v, list) else '' for k,v in d.items()}
     if o.get('no_codes'): fields = fields | dict(disease_codes=[])
     lines = [blank(f'drugs.{i}.', d) | dict(unit=d['unit'] if o['dose'] == 'unit' else '') for i,d in enumerate(fields['drugs'])]
     return blank('', fields) | dict(drugs=lines)
@@ -551,7 +550,9 @@ def lay_out(
     o = options(seed, layout, pool)
     if set(changes or {}) - set(o): raise ValueError(f"option {', '.join(set(changes) - set(o))}; use some of {', '.join(o)}")
     o |= changes or {}
-    fields = fields or values(seed, o.get('visits'))
+    fields,kinds = fields or values(seed, o.get('visits')),LAYOUTS[layout].get('insurances', '12345')
+    if fields['insurance'] not in list('12345'): raise ValueError(f"insurance {fields['insurance']!r}; use one of 1, 2, 3, 4, 5")
+    if fields['insurance'] not in kinds: fields = fields | dict(insurance=kinds[-1])   # where a sheet has no box of its own for it, 'other' is ticked
     return fields, o, printed(fields, o) | dict(options=o, qr=square_code(seed), layout=layout)
 
 # %% ../nbs/01b_forms.ipynb #29a9a62b
@@ -632,15 +633,19 @@ def contact_sheet(
     columns:int=2,  # Pictures beside each other
     width:int=800,  # Width of the whole in pixels
     greys:int=16,   # Grey levels kept, 2 to 256: fewer make a smaller file
+    titles:tuple=(), # A word above each picture; none without it
 )->Image.Image:     # Palette image
     "Put `images` beside and below each other, for looking at."
-    w = width//columns
+    w,head = width//columns,18*bool(titles)
     h = round(w*images[0].height/images[0].width)
     fit = lambda im: (w, round(w*im.height/im.width)) if w*im.height <= (h + 1)*im.width else (round(h*im.width/im.height), h)
     small = [im.convert('L').resize(fit(im), Image.Resampling.LANCZOS) for im in images]
-    out = Image.new('L', (w*columns, h*-(-len(small)//columns)), 255)
-    for i,im in enumerate(small): out.paste(im, (i%columns*w + (w - im.width)//2, i//columns*h))
-    return out.quantize(greys)
+    out = Image.new('L', (w*columns, (h + head)*-(-len(small)//columns)), 255)
+    for i,im in enumerate(small): out.paste(im, (i%columns*w + (w - im.width)//2, i//columns*(h + head) + head))
+    for i,word in enumerate(titles): ImageDraw.Draw(out).text((i%columns*w + 2, i//columns*(h + head) + 2), word, font=ImageFont.truetype(str(korean_font()), 12), fill=0)
+    out = out.point([round((v/255)**1.5*(greys - 1)) for v in range(256)])   # thin print would be pale in a smaller picture
+    out.putpalette([round(255*i/(greys - 1)) for i in range(greys) for _ in 'rgb'])
+    return out
 
 # %% ../nbs/01b_forms.ipynb #7dd57b3d
 def outline(
@@ -1002,6 +1007,7 @@ def without(
     content,(head,*rest) = json.loads(json.dumps(told[2])),key.split('.')
     if head == 'drugs': content['drugs'][int(rest[0])][rest[1]] = ' '
     elif head == 'disease_codes': content['codes'][int(rest[0])] = ' '
+    elif head == 'insurance': content['texts']['mark'] = ' '
     else: content['texts'] |= {k: ' ' for k in ([head] if head != 'issue_date' else ['date_by_title', 'date_in_cell']) if content['texts'][k]}
     return content
 
@@ -1036,7 +1042,7 @@ def box_check(
     told = lay_out(seed, layout, pool)
     whole = next(set_forms([(seed, layout, told)], width, pool, 'L'))
     worse = damage(whole) if damage else whole
-    tried = sorted({b.key for b in whole.boxes} - {'insurance'})   # a check mark cannot be left out: another one is printed for it
+    tried = sorted({b.key for b in whole.boxes})
     if keys is not None: tried = random.Random(f'keys {seed}').sample(tried, min(keys, len(tried)))
     pdf,_ = typeset('many', dict(forms=[without(told, k) for k in tried]), pool)
     found,n = {},len(whole.pages)
@@ -1057,10 +1063,12 @@ def field_schema()->dict: # JSON Schema, draft 2020-12
                 freq=dict(type='integer', minimum=1, maximum=24), days=dict(type='integer', minimum=1, maximum=365), usage=text(), department=text())
     whole = dict(patient_name=text(), patient_rrn=text(r'\d{6}-[0-9][0-9*]{6}'), issue_date=dict(type='string', pattern=r'^(\d{4}-\d{2}-\d{2})?$'), issue_no=text(r'\d+'),
                  insurance=dict(enum=list('12345')), department=text(), inst_name=text(), institution_code=text(r'\d{8}'), inst_phone=text(r'0\d{1,2}-\d{3,4}-\d{4}'),
-                 inst_fax=text(r'0\d{1,2}-\d{3,4}-\d{4}'), inst_email=text(r'[^@ ]+@[^@ ]+'), address=text(), doctor_name=text(), license_type=text('의사|치과의사|한의사'), license_no=text(r'\d{4,6}'),
+                 inst_fax=text(r'0\d{1,2}-\d{3,4}-\d{4}'), inst_email=text(r'[^@ ]+@[^@ ]+'), address=text(),
+                 doctor_name=text(), license_type=text('의사|치과의사|한의사'), license_no=text(r'\d{4,6}'),
                  valid_days=text(r'\d{1,3}'), pharm_note=text(), usage=text(), disease_codes=dict(type='array', maxItems=4, items=dict(type='string', pattern=r'^[A-Z]\d{2,4}$')),
                  drugs=dict(type='array', minItems=1, items=dict(type='object', properties=line, required=[k for k in line if k != 'department'], additionalProperties=False)))
-    return {'$schema': 'https://json-schema.org/draft/2020-12/schema', 'title': 'Korean prescription', 'type': 'object', 'properties': whole, 'required': list(whole), 'additionalProperties': False}
+    return {'$schema': 'https://json-schema.org/draft/2020-12/schema', 'title': 'Korean prescription', 'type': 'object',
+            'properties': whole, 'required': list(whole), 'additionalProperties': False}
 
 # %% ../nbs/01b_forms.ipynb #6afaeb5f
 def reading_order(

@@ -192,10 +192,12 @@ def receipt_values(
     paid = payment(rng, own - before)
     sums = add_up(items, before, paid['card'] + paid['cash_receipt'] + paid['cash'], cap)
     first,day = visit_days(rng, setting, nights)
-    period = dict(first_day=first.isoformat(), nights=nights, care='입원' if nights else '외래', discharge='퇴원' if nights else '', room=f'{rng.randint(3, 9)}{rng.randint(1, 24):02}호' if nights else '')
+    period = dict(first_day=first.isoformat(), nights=nights, care='입원' if nights else '외래', discharge='퇴원' if nights else '',
+                  room=f'{rng.randint(3, 9)}{rng.randint(1, 24):02}호' if nights else '')
     return dict(patient_no=f'{rng.randint(1, 999999):08}', patient_name=person(rng)[0], day=day.isoformat(), department=department, patient_type='건강보험' if insured else '일반',
                 receipt_no=f'{day:%Y%m}-{rng.randint(1, 99999):06}', **{'class': kind}, bizno=business_no(rng), owner=person(rng)[0],
-                **{k: place[k] for k in ('inst_name', 'inst_phone', 'address')}, items=items, **paid, **sums, **period, rate=rate if insured else 0, selective='유' if chosen else '무', night='', drg='')
+                **{k: place[k] for k in ('inst_name', 'inst_phone', 'address')}, items=items, **paid, **sums, **period,
+                rate=rate if insured else 0, selective='유' if chosen else '무', night='', drg='')
 
 # %% ../nbs/01f_papers.ipynb #799999f6
 def item_lines(
@@ -218,8 +220,8 @@ def item_lines(
             if price >= 300: counts.append((price, times, days)); rest -= price*times*days
         counts.append((rest, 1, 1))
     picked = [names[nights > 0]] if item == 'r01' else rng.sample(names, len(counts))
-    return [dict(item=lists['receipt_items'][item]['ko'], code=f'{chr(65 + zlib.crc32(name.encode())%20)}{zlib.crc32(item.encode() + name.encode())%10**4:04}', name=name, price=price, times=times, days=days,
-                 total=price*times*days) for name,(price,times,days) in zip(picked, counts)]
+    return [dict(item=lists['receipt_items'][item]['ko'], code=f'{chr(65 + zlib.crc32(name.encode())%20)}{zlib.crc32(item.encode() + name.encode())%10**4:04}',
+                 name=name, price=price, times=times, days=days, total=price*times*days) for name,(price,times,days) in zip(picked, counts)]
 
 # %% ../nbs/01f_papers.ipynb #660ce3bc
 AMOUNTS = ('total', 'copay', 'nhis', 'full', 'uncovered') # columns of a statement that add up
@@ -237,10 +239,13 @@ def statement_lines(
         for column,won in parts:
             for line in item_lines(rng, item, won, column != 'uncovered', values['nights']) if won else []:
                 copay = line['total']*(meals if item == 'r21' else values['rate'])//100 if column == 'insured' else 0
-                shares = dict(copay=copay, nhis=line['total'] - copay if column == 'insured' else 0, full=line['total'] if column == 'full' else 0, uncovered=line['total'] if column == 'uncovered' else 0)
+                shares = dict(copay=copay, nhis=line['total'] - copay if column == 'insured' else 0,
+                              full=line['total'] if column == 'full' else 0, uncovered=line['total'] if column == 'uncovered' else 0)
                 when = first + timedelta(days=rng.randint(0, max(0, values['nights'] - line['days'])))
                 lines.append(dict(date=when.isoformat(), **line, **shares))
-        if selective: lines.append(dict(date=first.isoformat(), item=word_list('papers')['receipt_items'][item]['ko'], code='', name='선택진료료', price=selective, times=1, days=1, total=selective, copay=0, nhis=0, full=0, uncovered=selective))
+        if selective:
+            lines.append(dict(date=first.isoformat(), item=word_list('papers')['receipt_items'][item]['ko'], code='', name='선택진료료',
+                              price=selective, times=1, days=1, total=selective, copay=0, nhis=0, full=0, uncovered=selective))
     return lines
 
 # %% ../nbs/01f_papers.ipynb #815a6663
@@ -445,7 +450,8 @@ def checkup_values(
     habits += [h for h,chance in (('규칙적인 운동', .5), ('절주', .25), ('금연', .2)) if rng.random() < chance]
     confirm = f'{day.year + 1}-03-31' if {'고혈압', '당뇨병', '폐결핵·흉부질환', *['이상지질혈증'][older:]} & set(suspected) else ''
     return dict(**who, day=day.isoformat(), judged_day=(day + timedelta(days=rng.randint(2, 12))).isoformat(), doctor_name=person(rng)[0], license_no=str(rng.randint(10000, 149999)),
-                **{k: place[k] for k in ('inst_name', 'institution_code', 'inst_phone', 'address')}, place=pick(more, {'내원': 9, '출장': 1}), known=known, states=states(results, verdicts, known),
+                **{k: place[k] for k in ('inst_name', 'institution_code', 'inst_phone', 'address')}, place=pick(more, {'내원': 9, '출장': 1}),
+                known=known, states=states(results, verdicts, known),
                 results=results, verdicts=verdicts, overall=overall, suspected=suspected, habits=habits, confirm=confirm)
 
 # %% ../nbs/01f_papers.ipynb #6f76f5e6
@@ -517,7 +523,9 @@ def grid(
             while (r, c) in taken: c += 1
             if c + cs > len(widths): raise ValueError(f'line {r} has cells for more than {len(widths)} columns; shorten it')
             taken |= {(r + i, c + j) for i in range(rs) for j in range(cs)}
-            body = dict(key=text[1:]) if text[:1] == '=' else dict(choice=f'states.{text[1:]}', names=word_list('papers')['states'][text[1:]]['boxes']) if text[:1] == '?' else dict(text=text)
+            if text[:1] == '=': body = dict(key=text[1:])
+            elif text[:1] == '?': body = dict(choice=f'states.{text[1:]}', names=word_list('papers')['states'][text[1:]]['boxes'])
+            else: body = dict(text=text)
             cells.append(dict(r=r, c=c, rs=rs, cs=cs, align='c' if r < head or cs > 1 else align[c], **body))
     return dict(widths=list(widths), heights=[height]*len(lines), cells=cells, head=head, foot=foot)
 
@@ -582,8 +590,10 @@ def measure_table(
         ranges,about = (ranges_of(item, values['sex']) or ['']*3),lists[item]
         units = about['unit'].replace('U/L', unit or 'U/L')
         spans = dict(disease=run(n, lambda i: lists[i]['disease']), states=run(n, state))
-        cell = dict(name=about['ko'] + (f' ({units})' if units and 'unit' not in columns else ''), value=f'=results.{item}', unit=units, a=ranges[0], b=ranges[1], c=ranges[2], normal=ranges[0],
-                    verdict=f'=verdicts.{item}' if values['verdicts'][item] else '', states=(f'?{state(item)}' if state(item) else '', spans['states'] if state(item) else 1, 1), disease=(about['disease'], spans['disease'], 1))
+        cell = dict(name=about['ko'] + (f' ({units})' if units and 'unit' not in columns else ''), value=f'=results.{item}', unit=units,
+                    a=ranges[0], b=ranges[1], c=ranges[2], normal=ranges[0],
+                    verdict=f'=verdicts.{item}' if values['verdicts'][item] else '', states=(f'?{state(item)}' if state(item) else '', spans['states'] if state(item) else 1, 1),
+                    disease=(about['disease'], spans['disease'], 1))
         lines.append([cell[c] for c in columns if spans.get(c, 1) or c == 'states' and not state(item)])
     return grid([[words[c] for c in columns]] + lines, tuple(columns.values()), height, ''.join('l' if c in ('name', 'states') else 'c' for c in columns))
 
@@ -628,13 +638,15 @@ def receipt_content(
     truth = flat({k: v for k,v in values.items() if isinstance(v, (str, int))} | dict(period=period, issue_date=values['day'], stamp=o['stamp'], memo=values['memo'], items=items) | rows)
     texts = {k: v if isinstance(v, str) else f'{v:,}' for k,v in truth.items()}
     texts |= {k: money(won) for k,won in truth.items() if k in ('card', 'cash_receipt', 'cash', 's6') or k.startswith('items.')}
-    texts |= dict(period=' ~ '.join(print_date(d, o['date']) for d in period.split(' ~ ')) if family != 'legal' else period, issue_date=print_date(values['day'], 'words'), seal=values['owner'][:3])
+    texts |= dict(period=' ~ '.join(print_date(d, o['date']) for d in period.split(' ~ ')) if family != 'legal' else period,
+                  issue_date=print_date(values['day'], 'words'), seal=values['owner'][:3])
     rules = family_of('receipt', family)[1]
     tables = {'items': item_table(values, family)} if 'table' in rules else {}
     sheets = statement_tables(values, rules['statement']) if 'statement' in rules else []
     choices = {k: [values[k]] if values[k] else [] for k in ('care', 'discharge', 'night', 'selective', 'class')}
     rows = [dict(key=i, name=about['ko'], amounts=[dict(key=f'items.{i}.{c}', text=texts[f'items.{i}.{c}']) for c in COLUMNS]) for i,about in lists['receipt_items'].items()]
-    return dict(texts=texts, truth=truth, choices=choices, items=rows, memo=values['memo'], tables=tables | {f'rows.{i}': t for i,t in enumerate(sheets)}, sheets=len(sheets), options=o, drugs=[], codes=[], qr=[])
+    return dict(texts=texts, truth=truth, choices=choices, items=rows, memo=values['memo'], tables=tables | {f'rows.{i}': t for i,t in enumerate(sheets)},
+                sheets=len(sheets), options=o, drugs=[], codes=[], qr=[])
 
 # %% ../nbs/01f_papers.ipynb #7bf71294
 def statement_content(
@@ -656,7 +668,8 @@ def checkup_tables(
     "Describe the tables of the check-up `values` by `rules`."
     lists,year = word_list('papers')['checkup_items'],int(values['day'][:4])
     shown = [i for i in lists if lists[i].get('due', {}).get('since', 0) <= year]
-    of = dict(common=[i for i in shown if 'due' not in lists[i]], age=[i for i in shown if 'due' in lists[i]], due=[i for i in shown if 'due' not in lists[i] or values['results'][i] != '비해당'])
+    of = dict(common=[i for i in shown if 'due' not in lists[i]], age=[i for i in shown if 'due' in lists[i]],
+              due=[i for i in shown if 'due' not in lists[i] or values['results'][i] != '비해당'])
     blood = [i for i in of['common'] if lists[i]['group'] in ('혈액검사', '요검사')]
     of |= dict(blood=blood, body=[i for i in of['due'] if i not in blood])
     return {name: measure_table(values, of[rule['items']], rule['columns'], rule['row'], rule.get('unit', '')) for name,rule in rules.items()}
@@ -676,14 +689,16 @@ def checkup_content(
     other = f"확진검사 기한: {values['confirm']}까지 가까운 병·의원에서 받으십시오." if values['confirm'] else '특이사항 없음'
     truth = flat({k: v for k,v in values.items() if isinstance(v, str) or k in ('results', 'verdicts', 'states', 'overall')} | dict(date=values['judged_day'], other=other,
                  suspected=', '.join(values['suspected']) or '없음', known=', '.join(values['known']) or '없음', habits=', '.join(values['habits']) or '현재 습관 유지'))
-    texts = truth | dict(day=print_date(values['day'], o['date']), judged_day=print_date(values['judged_day'], o['date']), date=print_date(values['judged_day'], 'words'), seal=values['doctor_name'][:3])
+    texts = truth | dict(day=print_date(values['day'], o['date']), judged_day=print_date(values['judged_day'], o['date']),
+                         date=print_date(values['judged_day'], 'words'), seal=values['doctor_name'][:3])
     measured = {k: i for k,i in word_list('papers')['checkup_items'].items() if 'due' not in i or values['results'][k] != '비해당'}
     lines = [dict(key=k, group=i['group'], disease=i['disease'], name=i['ko'] + (f" ({i['unit']})" if i['unit'] else ''), value=values['results'][k],
                   ranges=columns(i.get('ranges', [])), verdict=values['verdicts'][k]) for k,i in measured.items()]
     rows = [dict(key=k, group=i['group'], name=i['ko'], unit=i['unit'], verdict=values['verdicts'][k]) for k,i in measured.items()]
     boxes = ['정상A', '정상B(경계)', '일반 질환의심', '유질환자', '고혈압·당뇨병 질환의심' if older else '고혈압·당뇨병·이상지질혈증 질환의심']
     choices = dict(overall=values['overall'], place=[values['place']]) | {f'states.{d}': b for d,b in values['states'].items()}
-    return dict(texts=texts, truth=truth, choices=choices, lines=lines, rows=rows, tables=checkup_tables(values, rules.get('tables', {})), boxes=boxes, overall=values['overall'], options=o, drugs=[], codes=[], qr=[])
+    return dict(texts=texts, truth=truth, choices=choices, lines=lines, rows=rows, tables=checkup_tables(values, rules.get('tables', {})),
+                boxes=boxes, overall=values['overall'], options=o, drugs=[], codes=[], qr=[])
 
 # %% ../nbs/01f_papers.ipynb #6a301347
 def paper_content(
@@ -752,7 +767,8 @@ def read_fields(
     for p in pieces:
         if p['key'] == '': continue
         if p['key'] not in content['truth']: raise ValueError(f"{p['key']} is printed but not among the values; add it to the truth of the paper")
-        if p['text'] and not same(p['text'], content['truth'][p['key']]): raise ValueError(f"{p['key']} is printed as {p['text']!r}, the value is {content['truth'][p['key']]!r}; correct the template")
+        if p['text'] and not same(p['text'], content['truth'][p['key']]):
+            raise ValueError(f"{p['key']} is printed as {p['text']!r}, the value is {content['truth'][p['key']]!r}; correct the template")
         found[p['key']] = content['truth'][p['key']] if p['text'] else ''
     return nested(found)
 
@@ -833,15 +849,19 @@ def key_schema(
     line = table(('item', 'code', 'name'), text, ('name',))
     line['properties'] |= dict(date=day, **{k: dict(type='integer', minimum=0) for k in ('price', 'times', 'days', *AMOUNTS)})
     checks,boxes = lists['checkup_items'],lists['states']
-    fixed = {'care': ['외래', '입원'], 'discharge': ['퇴원', '중간', ''], 'night': ['야간', '공휴일', ''], 'selective': ['유', '무'], 'class': [*lists['classes'], '상급종합병원'], 'place': ['내원', '출장'], 'stamp': ['영수필', '수납', '']}
+    fixed = {'care': ['외래', '입원'], 'discharge': ['퇴원', '중간', ''], 'night': ['야간', '공휴일', ''], 'selective': ['유', '무'],
+             'class': [*lists['classes'], '상급종합병원'], 'place': ['내원', '출장'], 'stamp': ['영수필', '수납', '']}
     if key in fixed: return dict(enum=fixed[key])
     if key in ('day', 'judged_day', 'date', 'issue_date'): return day
     if re.fullmatch(r's\d+|unpaid|card|cash|cash_receipt', key): return won
     return dict(items=table(lists['receipt_items'], table(COLUMNS, won)), rows=dict(type='array', minItems=1, items=line), memo=dict(type='array', items=text),
-                sub=table(AMOUNTS, won, AMOUNTS), sum=table(AMOUNTS, won, AMOUNTS), adjust=table(AMOUNTS, dict(type='integer'), AMOUNTS), results=table(checks, dict(type='string', minLength=1)),
-                verdicts=table(checks, dict(enum=list(VERDICTS))), overall=dict(type='array', minItems=1, items=dict(enum=[*VERDICTS[:2], '일반 질환의심', '유질환자', '고혈압·당뇨병 질환의심', '고혈압·당뇨병·이상지질혈증 질환의심'])),
+                sub=table(AMOUNTS, won, AMOUNTS), sum=table(AMOUNTS, won, AMOUNTS), adjust=table(AMOUNTS, dict(type='integer'), AMOUNTS),
+                results=table(checks, dict(type='string', minLength=1)),
+                verdicts=table(checks, dict(enum=list(VERDICTS))),
+                overall=dict(type='array', minItems=1, items=dict(enum=[*VERDICTS[:2], '일반 질환의심', '유질환자', '고혈압·당뇨병 질환의심', '고혈압·당뇨병·이상지질혈증 질환의심'])),
                 states=dict(type='object', additionalProperties=False, properties={d: dict(type='array', items=dict(enum=rule['boxes'])) for d,rule in boxes.items()}),
-                rrn=dict(type='string', pattern='^[0-9]{6}-[1-8][*]{6}$'), bizno=dict(type='string', pattern='^[0-9]{3}-[0-9]{2}-[0-9]{5}$'), institution_code=dict(type='string', pattern='^[0-9]{8}$')).get(key, text)
+                rrn=dict(type='string', pattern='^[0-9]{6}-[1-8][*]{6}$'), bizno=dict(type='string', pattern='^[0-9]{3}-[0-9]{2}-[0-9]{5}$'),
+                institution_code=dict(type='string', pattern='^[0-9]{8}$')).get(key, text)
 
 # %% ../nbs/01f_papers.ipynb #20d7e2aa
 def paper_schema(
@@ -945,7 +965,8 @@ def statement_answers(
     w = word_list('papers')['statement'][lang]
     written = [{k: f'{v:,}' if isinstance(v, int) else v for k,v in line.items()} for line in values['rows']]
     top = max(range(len(written)), key=lambda i: values['rows'][i]['total'])     # the first of equals
-    return dict(sum=w['total'].format(**{k: f'{v:,}' for k,v in values['sum'].items()}), dearest=w['top'].format(**written[top]), lines='\n'.join(w['line'].format(**line) for line in written))
+    return dict(sum=w['total'].format(**{k: f'{v:,}' for k,v in values['sum'].items()}), dearest=w['top'].format(**written[top]),
+                lines='\n'.join(w['line'].format(**line) for line in written))
 
 # %% ../nbs/01f_papers.ipynb #ff6f1827
 def paper_row(

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['SPECIAL', 'ROLES', 'CHAT', 'WORDS', 'SEP', 'KS_SYLLABLES', 'FREQUENT', 'NUMBERS', 'CODES', 'DOSES', 'STRENGTHS',
            'PRINTED', 'DATES', 'ODD_FONTS', 'HELD_BACK', 'SIZES', 'STRETCH', 'ASK_READ', 'ASK_ECHO', 'ASK_PAIRS',
-           'ASK_VALUE', 'NONE', 'SHAPED', 'CURRICULUM', 'REFINE', 'small_tokenizer', 'small_config', 'small_processor',
-           'small_vlm', 'fill', 'hangul', 'cell_text', 'line_text', 'date_text', 'label_text', 'value_text',
-           'line_fonts', 'load_font', 'draw_cells', 'add_marks', 'wear', 'scale_line', 'stretch', 'draw_line',
-           'pairs_row', 'line_row', 'strip_patches', 'encode_line', 'line_batch', 'Stage', 'line_batches', 'stream',
-           'optimizers', 'train_step', 'save_small', 'pretrain', 'read_lines', 'reading_scores', 'make_base']
+           'ASK_VALUE', 'NONE', 'SHAPED', 'CURRICULUM', 'REFINE', 'FORMS', 'small_tokenizer', 'small_config',
+           'small_processor', 'small_vlm', 'fill', 'hangul', 'cell_text', 'line_text', 'date_text', 'label_text',
+           'value_text', 'line_fonts', 'load_font', 'draw_cells', 'add_marks', 'wear', 'scale_line', 'stretch',
+           'draw_line', 'pairs_row', 'line_row', 'strip_patches', 'encode_line', 'line_batch', 'Stage', 'line_batches',
+           'Ahead', 'stream', 'optimizers', 'train_step', 'save_small', 'pretrain', 'read_lines', 'reading_scores',
+           'make_base']
 
 # %% ../nbs/01g_small.ipynb #1f3b9a23
 import io, json, math, random, re, shutil, subprocess
@@ -446,9 +447,11 @@ class Stage:
     rare:float=.3 # Share of words with rare syllables
     numbers:float=.24 # Share of numbers
     pairs:float=0. # Share of lines with labels and values
+    cuttings:float=0. # Share of lines that are cut out of forms
 
 CURRICULUM = (Stage(.1, (1, 0, 0)), Stage(.25, (.5, .5, 0)), Stage(.4, (.25, .5, .25)), Stage(1., (.15, .35, .5)))
 REFINE = (Stage(1., (.1, .35, .55), rare=.16, numbers=.3, pairs=.5),)
+FORMS = (Stage(1., (.1, .35, .55), rare=.16, numbers=.3, pairs=.6, cuttings=.5),)
 
 # %% ../nbs/01g_small.ipynb #43ee1041
 def line_batches(
@@ -458,13 +461,18 @@ def line_batches(
     seed:int=0, # Seed of texts and drawing
     batch:int=32, # Rows in a batch
     curriculum:tuple=CURRICULUM, # Stages
-    pool:int=8 # Batches drawn and sorted by length together
+    pool:int=8, # Batches drawn and sorted by length together
+    page=None # Gives the lines of one form, called with the source of randomness; for stages with cuttings, e.g. `cuttings.page_cuttings`
 ): # Generator of batches, see `line_batch`
     "All batches of a pretraining run, in order."
-    rng, done = random.Random(seed), 0
+    rng, done, cut = random.Random(seed), 0, []
     while done < steps:
         stage = next(s for s in curriculum if done/steps < s.until or s.until >= 1)
-        rows = [line_row(rng, stage.mix, fonts, pairs=stage.pairs, rare=stage.rare, numbers=stage.numbers) for _ in range(batch*pool)]
+        if stage.cuttings and page is None: raise ValueError(f'a stage with {stage.cuttings:.0%} of cuttings and no page to cut from; give page, e.g. cuttings.page_cuttings')
+        while len(cut) < batch*pool*stage.cuttings: cut += page(rng)
+        rng.shuffle(cut)
+        rows = [cut.pop() for _ in range(round(batch*pool*stage.cuttings))]
+        rows += [line_row(rng, stage.mix, fonts, pairs=stage.pairs, rare=stage.rare, numbers=stage.numbers) for _ in range(batch*pool - len(rows))]
         rows.sort(key=lambda r: len(r[2]) + (0 if r[1] is None else r[1].shape[1]//28))
         parts = [rows[i*batch:(i + 1)*batch] for i in range(min(pool, steps - done))]
         rng.shuffle(parts)
@@ -472,19 +480,31 @@ def line_batches(
         done += len(parts)
 
 # %% ../nbs/01g_small.ipynb #b7b4b9d5
+class Ahead:
+    "The batches of `line_batches`, one after another, for a loader that takes them in order."
+    def __init__(self,
+        *args, # As for `line_batches`, without the last two
+        page=None # As in `line_batches`
+    ): self.args, self.page, self.batches = args, page, None
+    def __len__(self): return self.args[2]
+    def __getitem__(self, i):
+        self.batches = self.batches or line_batches(*self.args, page=self.page)
+        return next(self.batches)
+
 def stream(
     tok, # Tokenizer
     fonts:list, # Font files
     steps:int, # Number of batches
     seed:int, # Seed
     batch:int, # Rows in a batch
-    curriculum:tuple=CURRICULUM # Stages
+    curriculum:tuple=CURRICULUM, # Stages
+    page=None # As in `line_batches`; a function of a module, since it goes to another process
 ): # An iterable that draws in a worker process
     "The batches of `line_batches`, drawn one process ahead."
     import torch
-    class Lines(torch.utils.data.IterableDataset):
-        def __iter__(self): return line_batches(tok, fonts, steps, seed, batch, curriculum)
-    return torch.utils.data.DataLoader(Lines(), batch_size=None, num_workers=1, prefetch_factor=16)
+    if not steps: return []
+    start = 'forkserver' if page else None  # typesetting has threads, which a forked process waits for in vain
+    return torch.utils.data.DataLoader(Ahead(tok, fonts, steps, seed, batch, curriculum, page=page), batch_size=None, num_workers=1, prefetch_factor=16, multiprocessing_context=start)
 
 # %% ../nbs/01g_small.ipynb #2ac2f3f5
 def optimizers(
@@ -543,6 +563,7 @@ def pretrain(
     every:int=500, # Steps between saves and printed lines
     start=None, # Folder of a base to go on from; None starts from random weights
     curriculum:tuple=CURRICULUM, # Stages
+    page=None, # As in `line_batches`
     **sizes # Passed to `small_config`
 ) -> list: # Loss of each step; `pretrain.json` keeps means of ten, those of `start` first
     "Teaches a small model to read lines and writes it to `out`."
@@ -553,7 +574,7 @@ def pretrain(
     opts = optimizers(model.train(), lr, steps, min(200, max(1, steps//10)))
     recipe = dict(steps=steps, batch=batch, lr=lr, optimizer='Muon, AdamW', seed=seed, stretch=STRETCH, fonts=sorted({Path(f).name for f in fonts}), curriculum=[asdict(s) for s in curriculum], **sizes)
     losses = []
-    for i, b in enumerate(stream(processor.tokenizer, fonts, steps, seed, batch, curriculum)):
+    for i, b in enumerate(stream(processor.tokenizer, fonts, steps, seed, batch, curriculum, page)):
         losses.append(round(train_step(model, b, opts), 4))
         if (i + 1) % every == 0 or i + 1 == steps:
             print(f'step {i + 1}/{steps} loss {np.mean(losses[-every:]):.3f}', flush=True)
@@ -595,12 +616,15 @@ def reading_scores(
 # %% ../nbs/01g_small.ipynb #3020034e
 def make_base(
     out='data_samples/small_vlm', # Folder of the base
-    steps:int=0, # Steps of each cycle; 0 takes 14,000 and 27,000
+    steps:int=0, # Steps of each cycle; 0 takes 14,000, 27,000 and 3,000
+    page=None, # As in `line_batches`; without it there is no third cycle
     **kw # Passed to `pretrain`
 ) -> dict: # Scores, also written to `pretrain.json`
-    "Pretrains a small base in two cycles, scores it on fonts it has not seen and writes both to `out`."
+    "Pretrains a small base in two cycles, and in a third on lines of forms, scores it on fonts it has not seen and writes both to `out`."
+    later = {k: v for k, v in kw.items() if k in ('batch', 'fonts', 'every')}
     pretrain(steps or 14_000, out, **kw)
-    pretrain(steps or 27_000, out, start=out, lr=2e-3, seed=3, curriculum=REFINE, **{k: v for k, v in kw.items() if k in ('batch', 'fonts', 'every')})
+    pretrain(steps or 27_000, out, start=out, lr=2e-3, seed=3, curriculum=REFINE, **later)
+    if page: pretrain(steps or 3_000, out, start=out, lr=1.3e-3, seed=12, curriculum=FORMS, page=page, **later)
     model, processor = load(str(out), place='cpu')
     info = core.load_json(Path(out)/'pretrain.json')
     info['scores'] = reading_scores(model, processor, n=20 if 0 < steps < 1000 else 200)

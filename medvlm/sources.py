@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['BEFORE', 'PART', 'SKIN_CLASSES', 'SKIN_FOLDER', 'TELLS', 'JUNK', 'FAULTS', 'QA_FOLDER', 'SKIN_QUESTION',
-           'SKIN_EXPECTED', 'IMAGES', 'LUNG_FOLDERS', 'PATIENT', 'COLUMNS', 'Files', 'load_objects', 'fault',
-           'question_text', 'answer_text', 'overlaps', 'pair', 'part_of', 'first_reason', 'labelled_only', 'QaTree',
-           'save_instructions', 'skin_facts', 'skin_labels', 'picture_facts', 'settle_copies', 'skin_row', 'read_skin',
-           'skin_counts', 'class_of', 'class_question', 'read_csv', 'read_reports', 'check_pattern', 'xray_row',
-           'read_xray', 'open_table', 'record_row', 'Table', 'turn_text', 'place_images', 'save_llava_json',
-           'save_messages']
+           'SKIN_EXPECTED', 'IMAGES', 'LUNG_FOLDERS', 'PATIENT', 'COLUMNS', 'SHOP_QUESTION', 'Files', 'load_objects',
+           'fault', 'question_text', 'answer_text', 'overlaps', 'pair', 'part_of', 'first_reason', 'labelled_only',
+           'QaTree', 'save_instructions', 'skin_facts', 'skin_labels', 'picture_facts', 'settle_copies', 'skin_row',
+           'read_skin', 'skin_counts', 'class_of', 'class_question', 'read_csv', 'read_reports', 'check_pattern',
+           'xray_row', 'read_xray', 'open_table', 'record_row', 'Table', 'shop_answer', 'read_cord', 'turn_text',
+           'place_images', 'save_llava_json', 'save_messages']
 
 # %% ../nbs/00a_sources.ipynb #5835d8d6
 import csv
@@ -655,6 +655,33 @@ def __iter__(self:Table):
         r = {self.columns['id']: f'{Path(self.name).stem}-{i:06d}', **{k: v for k, v in r.items() if v is not None}}
         try: yield record_row(r, self.columns, find, self.question, names)
         except FAULTS as e: self.quarantine.add(str(r[self.columns['id']]), str(r.get(self.columns['image'], ''))[:80], fault(e))
+
+# %% ../nbs/00a_sources.ipynb #f2cf6ef3
+SHOP_QUESTION = '이 영수증에 적힌 항목과 금액을 JSON으로 적어 주세요.' # "Write the items and amounts on this receipt as JSON."
+
+def shop_answer(
+    told:str, # Text of `ground_truth`
+)->str:       # JSON without blanks between its parts
+    "What a receipt of CORD says."
+    try: said = json.loads(told).get('gt_parse')
+    except (TypeError, AttributeError, json.JSONDecodeError) as e: raise ValueError(f'ground_truth {str(told)[:60]!r} is no JSON object ({e}); take the column as CORD has it') from None
+    if not said: raise ValueError(f'ground_truth {told[:60]!r} has no gt_parse; take a set in the form of CORD v2')
+    return json.dumps(said, ensure_ascii=False, separators=(',', ':'))
+
+def read_cord(
+    name='naver-clova-ix/cord-v2', # As in `open_table`: a name on the Hub, a folder, or a Parquet file
+    split:str='train', # 'train', 'validation' or 'test'
+    question:str=SHOP_QUESTION, # What is asked of each receipt
+    quarantine=None, # Takes receipts that cannot be used
+): # Generator of rows
+    "The receipts of CORD as rows, each a group of its own."
+    q = Quarantine() if quarantine is None else quarantine
+    for i, r in enumerate(open_table(name, split, q)):
+        id = f'cord-{split}-{i:05d}'
+        try:
+            if not (r.get('image') or {}).get('bytes'): raise ValueError('no image; take the column as CORD has it')
+            yield row(id, [r['image']['bytes']], [user(question, 1), assistant(shop_answer(r.get('ground_truth')))], label=None, group=id, source='cord', meta={})
+        except FAULTS as e: q.add(id, str(name), fault(e))
 
 # %% ../nbs/00a_sources.ipynb #ab569680
 def turn_text(

@@ -101,5 +101,11 @@ def test_twenty_pages_of_a_longer_pdf(tmp):
 
 def test_reading_room_stays_out_of_the_way():
     "The room is imported by nobody who does not read, and itself loads no torch."
-    code = "import sys, medvlm; a = 'pydantic' in sys.modules; import medvlm.reading; print(a, 'torch' in sys.modules)"
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip().endswith('False False')
+    code = "import sys, medvlm; a = 'pydantic' in sys.modules; import medvlm.documents, medvlm.questions; b = 'medvlm.qwen_ocr' in sys.modules; import medvlm.reading; print(a, b, 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip().endswith('False False False')
+
+
+def test_bench_says_what_it_needs():
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, root/'bench'/'reading.py'], capture_output=True, text=True)
+    assert done.returncode == 2 and 'give a bundle, or --drawing' in done.stderr

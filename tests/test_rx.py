@@ -7,7 +7,8 @@ pytestmark = pytest.mark.skipif(not RX.is_dir(), reason='the real form pages are
 
 def test_references_and_lines():
     from medvlm.data import Quarantine
-    from medvlm.qwen_ocr import own_rows, page_strips, reference
+    from medvlm.sheets import page_strips
+    from medvlm.qwen_ocr import own_rows, reference
     q = Quarantine()
     pages, other = own_rows(RX/'rows.json', RX/'images', q)
     assert (len(pages), other, len(q)) == (120, 16, 0)

@@ -7,7 +7,6 @@ Each measurement is a process of its own, whose largest memory is counted, witho
 """
 import json
 import multiprocessing
-import os
 import random
 import sys
 import tempfile

@@ -1,21 +1,18 @@
-"""What a tuned bundle does with pages it should read and pictures it should not: `python bench/reading.py BUNDLE` writes results/reading.json.
-`python bench/reading.py --drawing 210` times the drawing of training pages instead, one at a time beside in batches, and needs no bundle; it prints, and writes where --out says."""
+"""What a tuned bundle does with pages it should read and pictures it should not: `python bench/reading.py BUNDLE` writes results/reading.json."""
 import argparse
 import random
-import statistics
-import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from medvlm import core, fields as fd
+from medvlm.cuttings import font_split
 from medvlm.data import open_image
 from medvlm.forms import degrade, draw
 from medvlm.papers import checkup_values, draw_paper, receipt_values
-from medvlm.cuttings import font_split
 from medvlm.qwen_ocr import KINDS, TEST_LAYOUTS, page_row, reference
-from medvlm.reading import open_reader, read_all, synth_row, synth_rows
+from medvlm.reading import open_reader, read_all
 from medvlm.stats import share
 
 HERE = Path(__file__).resolve().parent
@@ -50,34 +47,12 @@ def auroc(scores, right):
     return float(np.mean([(g > b) + .5*(g == b) for g in good for b in bad])) if good and bad else None
 
 
-def drawing(n, rounds, out):
-    "Seconds of CPU for `n` rows of each kind, one at a time and in batches, by turns; the median of `rounds`."
-    table = {}
-    for kind in ('prescription', 'receipt', 'checkup'):
-        ways = {'one at a time': lambda: (synth_row(kind, s, 'zh') for s in range(10_000, 10_000 + n)), 'in batches': lambda: synth_rows([kind], range(10_000, 10_000 + n), 'zh')}
-        took = {way: [] for way in ways}
-        for way, rows in ways.items(): next(iter(rows()))  # templates are compiled and fonts found
-        for _ in range(rounds):
-            for way, rows in ways.items():
-                start = time.process_time()
-                assert sum(1 for _ in rows()) == n
-                took[way].append(time.process_time() - start)
-        table[kind] = {way: dict(n=n, rounds=rounds, seconds=round(statistics.median(t), 2), least=round(min(t), 2), most=round(max(t), 2), pages_per_second=round(n/statistics.median(t), 1)) for way, t in took.items()}
-        for way, t in table[kind].items(): print(f"{kind}, {way}: {t['pages_per_second']} pages per second of CPU (n {n}; {t['least']} to {t['most']} s in {rounds} rounds)", flush=True)
-    if out: core.save_json(dict(versions=core.versions(), results=table), out)
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('bundle', nargs='?')
+    p.add_argument('bundle')
     p.add_argument('--n', type=int, default=12)
-    p.add_argument('--drawing', type=int, metavar='PAGES', help='time the drawing of so many pages of each kind instead of reading')
-    p.add_argument('--rounds', type=int, default=3, help='rounds of --drawing')
-    p.add_argument('--out', help='results/reading.json unless --drawing is given')
+    p.add_argument('--out', default=HERE/'results'/'reading.json')
     a = p.parse_args()
-    if a.drawing: return drawing(a.drawing, a.rounds, a.out)
-    if not a.bundle: p.error('give a bundle, or --drawing')
-    a.out = a.out or str(HERE/'results'/'reading.json')
     reader, n, out = open_reader(a.bundle), a.n, {}
     pages = [form(97_000 + i) for i in range(n)]
     def note(name, found, right):

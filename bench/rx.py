@@ -6,8 +6,6 @@ and the character 片 that the references put in place of the printed 정 at the
 """
 import re, sys
 from collections import Counter
-from dataclasses import replace
-from pathlib import Path
 from medvlm import core, fields as fd
 from medvlm.models import load_bundle
 from medvlm.stats import score_table

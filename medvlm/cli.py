@@ -506,8 +506,9 @@ PLACES = {'kind': dict(choices=('qa', 'skin', 'xray', 'llava', 'table'), metavar
 
 # %% ../nbs/07_cli.ipynb #4e7f8b41
 OCR = {
-    'synth': ('draw pages with their readings', [('out', 'folder to write')], {'--draw': dict(type=int, default=100, help='pages (default: 100)'), '--kinds': dict(default='prescription', help='prescription, receipt, checkup, with commas (default: prescription)'),
-              '--answers': dict(default='json', choices=('json', 'labels'), help='how readings are written: json for whole-page models, labels for those of strips (default: json)'), '--seed': dict(type=int, default=10_000, help='seed of the first page (default: 10000)')}),
+    'synth': ('draw pages with their readings, or questions about them', [('out', 'folder to write')], {'--draw': dict(type=int, default=100, help='pages (default: 100)'), '--kinds': dict(default='prescription', help='prescription, receipt, checkup, with commas (default: prescription)'),
+              '--answers': dict(default='json', choices=('json', 'labels', 'questions'), help='json: the whole page, for large models; questions: three of a patient about each page; labels: for readers of strips (default: json)'),
+              '--damaged': dict(type=float, default=.5, help='share of damaged pages (default: 0.5)'), '--seed': dict(type=int, default=10_000, help='seed of the first page (default: 10000)')}),
     'train': ('tune a reader on such pages', [('recipe', 'TOML file or a preset: ocr_7b, ocr_7b_small')], {'--rows': dict(required=True, help='LLaVA JSON: rows.json of ocr synth, or your own')}),
     'read': ('read files and folders to JSONL and CSV', [('bundle', 'folder of a bundle'), ('sources', 'pictures, PDFs, folders')], {'--out': dict(required=True, help='folder to write; one begun before goes on'),
              '--kind': dict(choices=('prescription', 'receipt', 'checkup'), help='what all pages are, if that is known'), '--explain': dict(action='store_true', help='print the explanation for the patient too')}),
@@ -533,7 +534,7 @@ def ocr_parser(
         for place, words in places: a.add_argument(place, help=words, **PLACES.get(place, {}))
         for o, how in options.items(): a.add_argument(o, **how)
         for o in ('--images', '--set', '--name', '--root') if name == 'train' else (): a.add_argument(o, **OPTIONS[o])
-        if name != 'train': a.add_argument('--lang', default='zh', help='zh, ko or en (default: zh)')
+        if name != 'train': a.add_argument('--lang', default='zh', help=f"zh, ko or en{', or several with commas'*(name == 'synth')} (default: zh)")
         a.set_defaults(function=run_ocr)
 
 # %% ../nbs/07_cli.ipynb #07649512

@@ -15,8 +15,8 @@ import numpy as np
 import pypdfium2
 import pypdfium2.raw as pdfium
 from PIL import Image
-from .forms import DAMAGES, LAYOUTS, RECIPES, SIZES, Box, carried, degrade_page, font_pool, fonts, lay_out, paint, typeset
-from .papers import PAPERS, families, family_of, paper_content, paper_values, put_on_paper
+from .forms import DAMAGES, LAYOUTS, RECIPES, SIZES, Box, carried, degrade_page, font_pool, fonts, lay_out, paint, sheet_pieces, typeset
+from .papers import families, family_of, paper_values, put_on_paper, set_paper
 from .sheets import Sheet, cut_strip, lying, read_sheet
 from .small import ASK_READ, HELD_BACK, ODD_FONTS, SEP, read_lines
 from .stats import right_of, score_all
@@ -70,18 +70,18 @@ def printed(
 ): # Generator of pairs (page as PIL image, mode L, and its letters as from `glyphs` and `owned`)
     "The pages of one drawn paper with every letter on them."
     pool, mm = font_pool(font), width/210
-    if kind == 'prescription': _, o, told = lay_out(seed, family, pool)
-    else: rules, told = family_of(kind, family)[1], paper_content(kind, paper_values(kind, seed, family), seed, family, font)
-    content = dict(forms=[told]) if kind == 'prescription' else dict(form={k: v for k, v in told.items() if k != 'truth'})
-    pdf, pieces = typeset('many' if kind == 'prescription' else rules['template'], content, pool)
-    starts = [i for i, p in enumerate(pieces) if not p['key'] and 'cell' not in p and 'mark' not in p] + [len(pieces)]
+    if kind == 'prescription':
+        _, o, content = lay_out(seed, family, pool)
+        pdf, pieces = typeset('many', dict(forms=[content]), pool)
+        sheets = sheet_pieces(pieces)
+    else: pdf, sheets, content = set_paper(kind, paper_values(kind, seed, family), seed, family, font)
     with pypdfium2.PdfDocument(pdf) as doc:
-        for page, a, b in zip(doc, starts, starts[1:]):
+        for page, notes in zip(doc, sheets):
             if kind == 'prescription':
                 canvas, *corner = paint(page, width, o, SIZES.get(family, (210, 297)), True)[:3]
                 image = Image.fromarray(canvas)
-            else: image, corner = put_on_paper(page.render(scale=mm*25.4/72, rev_byteorder=True).to_pil().copy(), rules['paper'], mm, told['options'])
-            yield image.convert('L'), owned(glyphs(page, mm*25.4/72, corner), pieces[a:b], mm, corner)
+            else: image, corner = put_on_paper(page.render(scale=mm*25.4/72, rev_byteorder=True).to_pil().copy(), family_of(kind, family)[1]['paper'], mm, content['options'])
+            yield image.convert('L'), owned(glyphs(page, mm*25.4/72, corner), notes, mm, corner)
 
 # %% ../nbs/01u_cuttings.ipynb #fb6db0c5
 def run_text(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 import numpy as np
-from .stats import COLOURS, Measure, Paired, Score, Table, mean_of, pair, right_of, score, score_all, share, style
+from .stats import COLOURS, Measure, Score, Table, mean_of, pair, right_of, score, score_all, share, style
 from .texts import UNITS, char_errors, normalise
 
 # %% ../nbs/06d_fields.ipynb #ed0e7749

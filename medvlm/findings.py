@@ -12,7 +12,6 @@ __all__ = ['DOMAINS', 'SPACE', 'GAP', 'EDGE', 'END', 'WALLS', 'RADEVAL', 'ASIAN'
 # %% ../nbs/06e_findings.ipynb #870712c6
 import functools
 import re
-import unicodedata
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path

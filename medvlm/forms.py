@@ -6,8 +6,8 @@
 __all__ = ['UNLIKE_PRINT', 'LAYOUTS', 'SIZES', 'EFFECTS', 'RECIPES', 'DAMAGES', 'COLUMNS', 'word_list', 'pick', 'person', 'rrn',
            'clinic', 'drug', 'course', 'drug_lines', 'several', 'values', 'syllables', 'Font', 'usable', 'fonts',
            'font_pool', 'look', 'wording', 'marks', 'options', 'print_date', 'print_drug', 'printed', 'square_code',
-           'Box', 'Form', 'compiler', 'typeset', 'render', 'snap', 'boxes_of', 'check_boxes', 'face', 'words_of',
-           'only_printed', 'blank_page', 'paint', 'lay_out', 'gather', 'set_forms', 'draw_many', 'draw',
+           'Box', 'Form', 'compiler', 'typeset', 'sheet_pieces', 'render', 'snap', 'boxes_of', 'check_boxes', 'face',
+           'words_of', 'only_printed', 'blank_page', 'paint', 'lay_out', 'gather', 'set_forms', 'draw_many', 'draw',
            'contact_sheet', 'outline', 'homography', 'move', 'warp', 'shade', 'recompress', 'bend', 'bent', 'unbent',
            'resample', 'carried', 'crease', 'rough', 'fade', 'stamp', 'lamp', 'fingers', 'fax', 'cropped', 'distort',
            'degrade_page', 'degrade', 'without', 'ink_inside', 'box_check', 'field_schema', 'reading_order',
@@ -36,7 +36,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from pypdfium2 import raw as pdfium
 
 from .core import korean_font, load_json, save_json
-from .data import assistant, check_row, row, user
+from .data import assistant, row, user
 
 # %% ../nbs/01b_forms.ipynb #c3b232a7
 @lru_cache(maxsize=None)
@@ -399,8 +399,15 @@ def typeset(
     try: pdf = made.compile(format='pdf', sys_inputs={k: json.dumps(v, ensure_ascii=False) for k,v in inputs.items()})
     except typst.TypstError as e:
         which = ', '.join(sorted({f['layout'] for f in inputs.get('forms', [])})) or name
-        raise ValueError(f'layout {which!r} cannot hold these values ({e}); use shorter values or fewer drugs') from e
+        raise ValueError(f'layout {which!r} cannot hold these values ({e}); use shorter values, fewer lines or another layout') from e
     return pdf, json.loads(made.query('<box>', field='value'))
+
+def sheet_pieces(
+    pieces:list, # As from `typeset`
+)->list:         # For each sheet its pieces, the one for the sheet itself first
+    "Part the pieces of several sheets."
+    starts = [i for i,p in enumerate(pieces) if not p['key'] and 'cell' not in p and 'mark' not in p] + [len(pieces)]
+    return [pieces[a:b] for a,b in zip(starts, starts[1:])]
 
 # %% ../nbs/01b_forms.ipynb #d3479731
 def render(
@@ -586,12 +593,12 @@ def set_forms(
 )->Iterator:      # One `Form` per job
     "Set the forms of `jobs` in one document and paint them."
     pdf,pieces = typeset('many', dict(forms=[told[2] for *_,told in jobs]), pool)
-    starts = [i for i,p in enumerate(pieces) if not p['key']] + [len(pieces)]
-    first = [i for i,a in enumerate(starts[:-1]) if not pieces[a]['page']] + [len(starts) - 1]
+    sheets = sheet_pieces(pieces)
+    first = [i for i,s in enumerate(sheets) if not s[0]['page']] + [len(sheets)]
     with pypdfium2.PdfDocument(pdf) as doc:
-        if len(doc) != len(starts) - 1: raise ValueError(f'{len(starts) - 1} sheets ran over {len(doc)} pages; use fewer drugs or smaller type')
+        if len(doc) != len(sheets): raise ValueError(f'{len(sheets)} sheets ran over {len(doc)} pages; use fewer drugs or smaller type')
         for (seed,layout,told),a,b in zip(jobs, first, first[1:]):
-            yield gather([(doc[i], pieces[starts[i]:starts[i + 1]]) for i in range(a, b)], seed, layout, told, width, pool, mode)
+            yield gather([(doc[i], sheets[i]) for i in range(a, b)], seed, layout, told, width, pool, mode)
 
 # %% ../nbs/01b_forms.ipynb #982b8d62
 def draw_many(

@@ -9,28 +9,25 @@ __all__ = ['SETTINGS', 'AMOUNTS', 'VERDICTS', 'PAPERS', 'COLUMNS', 'LISTED', 'LA
            'verdict', 'derived', 'drawn_near', 'measure', 'is_due', 'age_tests', 'opinion', 'states', 'examinee',
            'treated', 'checkup_values', 'families', 'family_of', 'paper_values', 'paper_look', 'grid', 'item_table',
            'statement_tables', 'measure_table', 'flat', 'nested', 'receipt_content', 'statement_content',
-           'checkup_tables', 'checkup_content', 'paper_content', 'render_pages', 'Paper', 'same', 'read_fields',
+           'checkup_tables', 'checkup_content', 'paper_content', 'set_paper', 'Paper', 'same', 'read_fields',
            'cells_of', 'put_on_paper', 'check_places', 'draw_pages', 'draw_paper', 'key_schema', 'paper_schema', 'term',
            'range_text', 'charges', 'receipt_answers', 'out_of_range', 'checkup_answers', 'statement_answers',
            'paper_row']
 
 # %% ../nbs/01f_papers.ipynb #a4ef6ba1
-import json
 import random
 import re
 import zlib
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from operator import ge, gt, le, lt
-from pathlib import Path
 
 import numpy as np
 import pypdfium2
-import typst
 from PIL import Image
 
 from .data import assistant, row, user
-from .forms import Box, boxes_of, check_boxes, clinic, compiler, font_pool, fonts, look, person, pick, print_date, rrn, word_list
+from .forms import Box, boxes_of, check_boxes, clinic, font_pool, look, person, pick, print_date, rrn, sheet_pieces, typeset, word_list
 
 # %% ../nbs/01f_papers.ipynb #cc63911c
 def institution_class(
@@ -714,24 +711,17 @@ def paper_content(
     return write(values, o, family_of(kind, family)[0])
 
 # %% ../nbs/01f_papers.ipynb #6fedfcb9
-def render_pages(
-    template:str,  # Name of a template of the package
-    content:dict,  # As from `paper_content`
-    scale:float,   # Pixels per mm
-    pool:tuple,    # Fonts that the sheets may name
-)->list:           # For each sheet (RGB image, pieces {key, x, y, w, h, text} in mm, the first one for the sheet itself)
-    "Set `template` with `content` and find the places of its values on every sheet."
-    made = compiler(template, tuple(sorted({str(Path(f.path).parent) for f in pool})))
-    read = json.dumps({k: v for k,v in content.items() if k != 'truth'}, ensure_ascii=False)
-    try: pdf = made.compile(format='pdf', sys_inputs={'form': read})
-    except typst.TypstError as e: raise ValueError(f'{template} cannot hold these values ({e}); use shorter values or another family') from e
-    with pypdfium2.PdfDocument(pdf) as pages: sheets = [p.render(scale=scale*25.4/72, rev_byteorder=True).to_pil().copy() for p in pages]
-    parts = []
-    for piece in json.loads(made.query('<box>', field='value')):
-        if piece['key'] == '' and 'cell' not in piece and 'mark' not in piece: parts.append([])
-        parts[-1].append(piece)
-    if len(parts) != len(sheets): raise ValueError(f'{template} ran over its sheets ({len(sheets)} pages for {len(parts)}); use fewer lines or smaller type')
-    return list(zip(sheets, parts))
+def set_paper(
+    kind:str,             # One of `PAPERS`
+    values:dict,          # As from `paper_values`
+    seed:int=0,           # Chooses the print
+    family:str|None=None, # Key of `families`; None for the first
+    font=None,            # As `font_pool` takes it
+)->tuple:                 # (PDF as bytes; for each sheet its pieces {key, x, y, w, h, text} in mm, the first one for the sheet itself; content as from `paper_content`)
+    "Set the paper of `kind` that says `values` in the print of `seed`, without painting it."
+    template,content = family_of(kind, family)[1]['template'],paper_content(kind, values, seed, family, font)
+    pdf,pieces = typeset(template, dict(form={k: v for k,v in content.items() if k != 'truth'}), font_pool(font))
+    return pdf, sheet_pieces(pieces), content
 
 # %% ../nbs/01f_papers.ipynb #d3e921cc
 @dataclass(frozen=True)
@@ -745,6 +735,7 @@ class Paper:
     boxes:list    # For each page its `Box`es, in the order of reading
     tables:list   # For each page its cells: table, row, column, rows, columns, head, text, rect (pixels)
     options:dict = field(default_factory=dict) # How it was printed
+    values:dict = field(default_factory=dict)  # What it was drawn from
 
 # %% ../nbs/01f_papers.ipynb #6cbb3f1e
 def same(
@@ -817,15 +808,17 @@ def draw_pages(
     font=None,            # None: packaged fonts; 'any': all of this machine; or a family, a file, a list, as `font_pool` takes them
 )->Paper:
     "Draw the paper of `kind` and `seed` in `family`, with all its pages and its truth."
-    name,rules = family_of(kind, family)
-    content = paper_content(kind, paper_values(kind, seed, family) if values is None else values, seed, family, font)
-    scale,pages,boxes,tables,pieces = width/210,[],[],[],[]
-    for sheet,notes in render_pages(rules['template'], content, scale, font_pool(font)):
+    (name,rules),values = family_of(kind, family),paper_values(kind, seed, family) if values is None else values
+    pdf,notes_of,content = set_paper(kind, values, seed, family, font)
+    scale,pages,boxes,tables = width/210,[],[],[]
+    with pypdfium2.PdfDocument(pdf) as doc: sheets = [p.render(scale=scale*25.4/72, rev_byteorder=True).to_pil().copy() for p in doc]
+    if len(notes_of) != len(sheets): raise ValueError(f"{rules['template']} ran over its sheets ({len(sheets)} pages for {len(notes_of)}); use fewer lines or smaller type")
+    for sheet,notes in zip(sheets, notes_of):
         page,corner = put_on_paper(sheet, rules['paper'], scale, content['options'])
         found = boxes_of(sheet, [notes[0], *(p for p in notes if p['key'] and p['text'])], scale, corner)
         check_places(notes)
-        pages.append(page); boxes.append(found); tables.append(cells_of(notes, scale, corner)); pieces += notes
-    return Paper(kind, name, seed, pages, read_fields(content, pieces), boxes, tables, content['options'])
+        pages.append(page); boxes.append(found); tables.append(cells_of(notes, scale, corner))
+    return Paper(kind, name, seed, pages, read_fields(content, sum(notes_of, [])), boxes, tables, content['options'], values)
 
 # %% ../nbs/01f_papers.ipynb #2e38c4b3
 def draw_paper(
@@ -907,21 +900,21 @@ def charges(
     lists = word_list('papers')
     w,lines = lists['receipt'][lang],[]
     for item,names in lists['receipt_items'].items():
-        own,fund,full,_,rest = values['items'].get(item, (0, 0, 0, 0, 0))
-        parts = [w[key].format(f'{won:,}') for key,won in (('copay', own), ('fund', fund), ('full', full), ('nonsel', rest)) if won]
+        own,fund,full,chosen,rest = values['items'].get(item, (0, 0, 0, 0, 0))
+        parts = [w[key].format(f'{won:,}') for key,won in (('copay', own), ('fund', fund), ('full', full), ('sel', chosen), ('nonsel', rest)) if won]
         if parts: lines.append(w['item'].format(names[lang], names['ko']) + w['and'].join(parts))
     return '\n'.join(lines)
 
 # %% ../nbs/01f_papers.ipynb #05dca0ea
 def receipt_answers(
-    values:dict, # As from `receipt_values`
+    values:dict, # As from `receipt_values`, '' where the receipt does not print one
     lang:str,    # One of `LANGUAGES`
-)->dict:         # 'pay', 'what', 'where' -> answer
+)->dict:         # 'pay' ('' without the sums ⑦, ⑧ and ⑩), 'what', 'where' -> answer
     "Answer in `lang` what a receipt with `values` cost, what for, and where the visit was."
     lists = word_list('papers')
     w,money = lists['receipt'][lang],{k: f'{v:,}' for k,v in values.items() if isinstance(v, int)}
-    keys = ['total'] + ['nhis']*(values['s2'] > 0) + ['own'] + ['before']*(values['s9'] > 0) + ['due'] + ['unpaid']*(values['unpaid'] > 0)
-    pay = w['join'].join(w[k].format(**money, nhis=money['s2']) for k in keys) + w['stop']
+    keys = ['total'] + ['nhis']*bool(values['s2']) + ['own'] + ['before']*bool(values['s9']) + ['due'] + ['unpaid']*bool(values['unpaid'])
+    pay = w['join'].join(w[k].format(**money, nhis=money.get('s2')) for k in keys) + w['stop'] if {'s7', 's8', 's10'} <= set(money) else ''
     department = values['department'] if lang == 'ko' else lists['words']['departments'][values['department']][lang == 'en']
     ways = [w['amount'].format(term(word, lang), money[k]) for k,word in (('card', '카드'), ('cash_receipt', '현금영수증'), ('cash', '현금')) if values[k]]
     visit = w['stay' if values['nights'] else 'visit'].format(**values | dict(department=department, dept_ko=values['department']))

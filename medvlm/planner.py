@@ -15,7 +15,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import patch as swap
 from . import core
 from .exaone import llama_config

@@ -9,12 +9,10 @@ __all__ = ['LABELS', 'LABEL_AT', 'LONGEST', 'LINES', 'WIDE', 'LEAST_GLYPH', 'OFT
            'load_reading', 'inner_checks', 'evidence_of', 'assemble', 'Reader', 'open_reader', 'trace_values',
            'read_strips', 'ask_twice', 'read_whole', 'read_upright', 'read_all', 'read', 'Reply', 'ask', 'date_words',
            'doubt', 'drug_words', 'receipt_words', 'checkup_words', 'explain', 'pages_of', 'find_files', 'whole_pages',
-           'resume', 'save_csv', 'own_folder', 'read_files', 'layout_of', 'synth_row', 'synth_rows', 'ocr_synth',
-           'ocr_train', 'ocr_read', 'ocr_ask']
+           'resume', 'save_csv', 'own_folder', 'read_files', 'ocr_synth', 'ocr_train', 'ocr_read', 'ocr_ask']
 
 # %% ../nbs/02a_reading.ipynb #7b335d0c
 import csv, json, re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -26,12 +24,13 @@ from . import core, fields as fd
 from .batches import SPECIAL, chat_text
 from .data import Quarantine, assistant, open_image, read_llava, user
 from .documents import (DOCUMENTS, LANGS, SCHEMA, Checkup, Document, Prescription, Receipt, check_kind, check_lang, course_words, fit_fields,
-                              json_answer, json_question, sex_of, shown_values, singular, translated)
-from .forms import LAYOUTS, degrade, draw, draw_many, form_row, word_list
+                              json_question, sex_of, singular, translated)
+from .forms import LAYOUTS, word_list
 from .models import VIEWS, load_bundle, shifted, tokenizer_of
-from .papers import VERDICTS, charges, checkup_values, draw_paper, out_of_range, ranges_of, receipt_values, term, verdict
+from .papers import VERDICTS, charges, out_of_range, ranges_of, term, verdict
 from .sheets import read_sheet
-from .qwen_ocr import FIELDS, READ_LINE, join_answers, strip_rows, train_pages, unit_in_chinese
+from .qwen_ocr import FIELDS, READ_LINE, draw_page, join_answers, page_jobs, strip_rows, train_pages, unit_in_chinese
+from .questions import write_asked
 from .sources import save_llava_json
 from .train import Recipe, ask as ask_rows, from_table, question_of
 
@@ -662,57 +661,23 @@ def read_files(
     return dict(forms={k: sum(r['kind'] == k for r in rows) for k in (*DOCUMENTS, 'none')}, read=now, before=len(done), quarantine=len(q), notes=len(q.notes))
 
 # %% ../nbs/02a_reading.ipynb #2f5f1438
-def layout_of(
-    seed:int # Seed of a drawn form
-) -> str: # Key of `LAYOUTS`
-    "The layout of the form of `seed`: all of them by turns."
-    return list(LAYOUTS)[seed % len(LAYOUTS)]
-
-# %% ../nbs/02a_reading.ipynb #93abee22
-def synth_row(
-    kind:str, # Key of `DOCUMENTS`
-    seed:int, # Chooses values, layout and print
-    lang:str, # One of `LANGS`
-    answers:str='json', # 'json' as whole-page models are asked, or 'labels': lines as the readers of strips give them
-    form=None # The clean prescription of `seed` where it was drawn before; drawn when None
-) -> dict: # Row with one page
-    "Draws one page with its full reading."
-    if answers not in ('json', 'labels') or (answers, check_kind(kind)) in (('labels', 'receipt'), ('labels', 'checkup')): raise ValueError(f'answers {answers!r} for a {kind}; allowed are json, and labels for prescriptions; take json')
-    if kind == 'prescription':
-        page = draw(seed, layout_of(seed), width=842) if form is None else form
-        page = degrade(page, 1 + seed % 2, seed) if seed % 3 == 0 else page
-        r, values = form_row(page, lang), page.fields
-        r['meta'] |= dict(fields=page.fields)
-        if answers == 'labels': return dict(r, messages=[user(r['messages'][-2]['content'][-1]['text'], len(page.pages)), r['messages'][-1]])
-    else:
-        values = receipt_values(seed) if kind == 'receipt' else checkup_values(seed)
-        r = dict(id=f'{kind}-{seed:06}_{lang}', images=[draw_paper(kind, values, 842, seed)], label=None, group=f'{kind}-{seed:06}', source='papers', meta=dict(synthetic=True, kind=kind, seed=seed, lang=lang))
-    return dict(r, id=f"{r['id']}_json", messages=[user(json_question(lang), len(r['images'])), assistant(json_answer(kind, shown_values(kind, values, seed)))])
-
-# %% ../nbs/02a_reading.ipynb #52e219f0
-def synth_rows(
-    kinds:list, # Keys of `DOCUMENTS`, taken by turns
-    seeds:range, # Seeds of the pages
-    lang:str, # One of `LANGS`
-    answers:str='json' # As for `synth_row`
-) -> Iterator: # A row for each seed
-    "Draws the pages of `seeds`, the prescriptions among them in batches."
-    jobs = [(kinds[i % len(kinds)], s) for i, s in enumerate(seeds)]
-    mine = [s for k, s in jobs if k == 'prescription']
-    forms = draw_many(mine, [layout_of(s) for s in mine], width=842)
-    return (synth_row(k, s, lang, answers, next(forms) if k == 'prescription' else None) for k, s in jobs)
-
-# %% ../nbs/02a_reading.ipynb #92f393d7
 def ocr_synth(
-    args # Parsed arguments of `ocr synth`: out, draw, kinds, lang, answers, seed
+    args # Parsed arguments of `ocr synth`: out, draw, kinds, lang, answers, damaged, seed
 ):
     "Draws pages with their readings into a folder, as LLaVA JSON that `ocr train` takes."
-    kinds = [k for k in DOCUMENTS if k in args.kinds.split(',')]
-    if wrong := sorted(set(args.kinds.split(',')) - set(DOCUMENTS)): raise ValueError(f'--kinds {wrong[0]}; allowed are {", ".join(DOCUMENTS)}, with commas')
+    kinds, langs = args.kinds.split(','), [check_lang(l) for l in args.lang.split(',')]
+    if wrong := sorted(set(kinds) - set(DOCUMENTS)): raise ValueError(f'--kinds {wrong[0]}; allowed are {", ".join(DOCUMENTS)}, with commas')
     if args.draw < 1: raise ValueError(f'--draw {args.draw}; allowed is 1 or more')
-    path = Path(args.out)/'rows.json'
-    save_llava_json(synth_rows(kinds, range(args.seed, args.seed + args.draw), args.lang, args.answers), path)
-    print(f'{args.draw} pages: {path}')
+    if not 0 <= args.damaged <= 1: raise ValueError(f'--damaged {args.damaged}; allowed is a share from 0 to 1')
+    if args.answers == 'labels':
+        if (kinds, langs) != (['prescription'], ['zh']): raise ValueError(f'--answers labels for {args.kinds} in {args.lang}; allowed are prescriptions in zh; take --answers json')
+        with core.atomic_folder(args.out, 'drawn') as new:
+            save_llava_json(map(draw_page, page_jobs(args.draw, args.seed, tuple(LAYOUTS), [], args.damaged)), new/'rows.json')
+            core.save_json(dict(kind='drawn', rows=args.draw, seed=args.seed, versions=core.versions()), new/'manifest.json')
+    else:
+        each, asked = (1, ('json',)) if args.answers == 'json' else (3, None)
+        write_asked(args.out, args.draw*each, dict.fromkeys(kinds, 1/len(kinds)), langs, each, args.damaged, seed=args.seed, kinds=asked, workers=1 if args.draw < 100 else 2)
+    print(f'{args.draw} pages: {Path(args.out)/"rows.json"}')
 
 # %% ../nbs/02a_reading.ipynb #4a160bc1
 def ocr_train(

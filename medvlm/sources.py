@@ -26,7 +26,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .core import MAX_RATIO, atomic, open_zip, progress, read_bytes, save_jsonl
-from .data import KEYS, ImageFolder, Quarantine, assistant, iter_dataset, join_groups, load_splits, peek_image, place_image, read_records, readable, restore_row, row, text_of, user
+from .data import KEYS, ImageFolder, Quarantine, assistant, join_groups, load_splits, peek_image, place_image, read_records, readable, restore_row, row, text_of, user
 
 # %% ../nbs/00a_sources.ipynb #9db39075
 BEFORE = r'(?:^|/)(?:\d+\.\s*|\[[^\]/]*\]\s*)*'  # 1.Training, [라벨]TL

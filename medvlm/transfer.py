@@ -23,9 +23,9 @@ from .data import open_image, text_of
 from .forms import word_list
 from .models import hash_of, load_bundle
 from .qwen_ocr import LEFT_OUT, ORDER, TEST_LAYOUTS, TRAIN_LAYOUTS, PageJob, draw_page, in_processes, own_rows, predict, score_answers, strip_rows
-from .questions import ask_rows, label_of
+from .questions import label_of
 from .sheets import WIDEST
-from .stats import Measure, Score, Table, difference, forest, model_table, pair, right_of, score, score_all, share
+from .stats import Measure, Score, Table, forest, pair, right_of, score, score_all
 from .train import Recipe, ask, fit, from_table
 
 # %% ../nbs/02b_transfer.ipynb #c623aeda

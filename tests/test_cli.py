@@ -2,7 +2,6 @@
 import json, shutil, subprocess, sys
 from pathlib import Path
 import pytest
-from PIL import Image
 from medvlm.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,6 +1,5 @@
 "Converting and exporting EXAONE checkpoints: memory of a larger one, and processes that are killed (-9) on the way."
 import json, signal, subprocess, sys
-from pathlib import Path
 import pytest
 
 MEMORY = '''

@@ -11,7 +11,7 @@ from rapidfuzz.distance import Levenshtein
 from medvlm.fields import (LARGEST_TREE, Node, anls, answer_tree, collapse, compare, confusions, critical_table, differing,
                            error_figure, error_kind, field_anls, field_f1, field_match, field_measures, flatten, group_rows, html_tree, judge_number, likeness,
                            nted, number_measures, page_groups, page_match, page_nted, same, table_measures, table_scores, table_tree, teds, tree_distance)
-from medvlm.stats import pair_all, score, score_all, share
+from medvlm.stats import pair_all, score, share
 
 KINDS = dict(patient_name='name', issue_date='date', disease_codes='code', drug_name='name', dose='number', freq='number', days='number')
 HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)", 'javascript:alert(1)', '</style><script>alert(1)</script>', '<!--', '&lt;b&gt;',

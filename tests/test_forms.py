@@ -1,5 +1,4 @@
 "Every value in its cell on many pages: too many for a notebook."
-import json
 
 import numpy as np
 import pytest

@@ -70,7 +70,6 @@ def test_half_written_checkpoint_is_passed_over(tmp):
 
 def test_trackers_and_pruning(tmp):
     "A tracked run leaves TensorBoard's files, and of its checkpoints the last two, each whole."
-    from dataclasses import replace
     from medvlm import core
     from medvlm.callbacks import first_step_probe
     from medvlm.data import assistant, row, user

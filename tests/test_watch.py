@@ -1,6 +1,5 @@
 "A watched run that is killed (-9) goes on with the same decisions, and two processes decide alike and write once."
 import json, signal, subprocess, sys, time
-from pathlib import Path
 
 SCRIPT = '''
 import os, sys, time

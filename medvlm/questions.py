@@ -401,6 +401,7 @@ class AskJob:
     width:int=1191      # Width of an A4 page in pixels
     kinds:tuple=None    # Kinds of questions to choose from; all that a page allows when None
 
+# %% ../nbs/01r_questions.ipynb #2316a046
 def asked_chunk(
     job:AskJob, # The chunk
 )->list:        # Rows whose images are paths

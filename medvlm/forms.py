@@ -21,6 +21,7 @@ import json
 import math
 import random
 import re
+import string
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -186,49 +187,58 @@ class Font:
     index:int = 0       # Place of the face in a collection file
     packaged:bool = False # True for the faces of koreanize-matplotlib
 
+    @property
+    def written(self)->bool: # True for handwriting
+        "Is the face one of handwriting, by its name?"
+        return bool(re.search('[Pp]en|Brush', self.family))
+
 # %% ../nbs/01b_forms.ipynb #07eee137
-# No clinic prints its forms in handwriting, and the Chinese and Japanese faces of a collection draw some characters differently.
-UNLIKE_PRINT = re.compile('[Pp]en|Brush|Pilgi|Jamo|Yet|Vada|Dinaru|CJK (HK|JP|SC|TC)')
+# The Chinese and Japanese faces of a collection draw some characters differently, the others write Hangul beside printed digits, show letters of old Hangul or are for titles.
+UNLIKE_PRINT = re.compile('Pilgi|Jamo|Yet|Vada|Dinaru|CJK (HK|JP|SC|TC)')
 
 # %% ../nbs/01b_forms.ipynb #f1709dbb
 def usable(
     font:Font, # A face found on this machine
 )->bool:       # True when pages can be printed in it
-    "Is `font` a face of ordinary print that has every syllable of the word lists?"
+    "Is `font` a face of print or handwriting that has every syllable of the word lists, Latin letters and digits?"
     if UNLIKE_PRINT.search(font.family) or not 250 <= font.weight <= 800: return False
     try: face = ImageFont.truetype(font.path, 12, index=font.index)
     except OSError: return False
     missing = bytes(face.getmask('\uffff'))
-    return all(bytes(face.getmask(c)) != missing for c in syllables())
+    return all(bytes(face.getmask(c)) != missing for c in (*syllables(), *string.ascii_letters, *string.digits))
 
 # %% ../nbs/01b_forms.ipynb #f10d1f7b
 @lru_cache(maxsize=None)
 def fonts(
     system:bool=True, # Look at the machine's fonts too, not only at the packaged ones
+    written:bool=False, # True gives the faces of handwriting, of which none is packaged
 )->tuple:             # Fonts: packaged first, then by family and weight
-    "Faces in which pages can be printed."
+    "Faces in which pages can be printed, or filled in by hand."
     ours,found = Path(korean_font()).parent,{}
     for packaged in (True, False)[:1 + system]:
         listed = typst.Fonts(include_system_fonts=not packaged, include_embedded_fonts=False, font_paths=[str(ours)] if packaged else [])
         for f in listed.fonts():
             one = Font(f.family, f.weight, str(f.path), f.index, packaged)
-            if f.style == 'normal' and (packaged or usable(one)): found.setdefault((f.family, f.weight), one)
+            if f.style == 'normal' and one.written == written and (packaged or usable(one)): found.setdefault((f.family, f.weight), one)
     return tuple(sorted(found.values(), key=lambda f: (not f.packaged, f.family, f.weight)))
 
 # %% ../nbs/01b_forms.ipynb #e73de81b
 def font_pool(
-    font=None, # None: packaged; 'any': all; a family, a font file, a `Font`, or a list of these
+    font=None, # None: packaged; 'any': all of print; 'written': labels printed in the packaged ones, values by hand; a family, a font file, a `Font`, or a list of these
 )->tuple:      # Fonts, at least one
     "The fonts that `font` stands for."
     if font is None: return fonts(system=False)
     if font in ('any', any): return fonts()
+    if font == 'written':
+        if not fonts(written=True): raise ValueError("font 'written'; this machine has no Hangul face of handwriting; install one, such as Nanum Pen Script (Debian: fonts-nanum)")
+        return (*fonts(system=False), *fonts(written=True))
     if isinstance(font, Font): return (font,)
     if isinstance(font, (list, tuple)): return tuple(dict.fromkeys(f for one in font for f in font_pool(one)))
     if Path(font).is_file():
         listed = typst.Fonts(include_system_fonts=False, include_embedded_fonts=False, font_paths=[str(Path(font).parent)]).fonts()
         found = tuple(Font(f.family, f.weight, str(f.path), f.index) for f in listed if Path(f.path) == Path(font))
-    else: found = tuple(f for f in fonts() if f.family == font)
-    if not found: raise ValueError(f"font {font!r}; use 'any', a font file or one of {', '.join(sorted({f.family for f in fonts()}))}")
+    else: found = tuple(f for f in (*fonts(), *fonts(written=True)) if f.family == font)
+    if not found: raise ValueError(f"font {font!r}; use 'any', 'written', a font file or one of {', '.join(sorted({f.family for f in fonts()}))}")
     return found
 
 # %% ../nbs/01b_forms.ipynb #34da27e0
@@ -258,8 +268,9 @@ def look(
     "Draw with `rng` the type, rules and margins of a sheet in `layout`, set in fonts of `pool`."
     rules = LAYOUTS[layout]
     between = lambda key: round(rng.uniform(*rules[key]), 2)
-    label = rng.choice([f for f in pool if f.weight < 600] or pool)
+    label = rng.choice([f for f in pool if f.weight < 600 and not f.written] or pool)
     value = rng.choices(pool, [1 if f.weight < 350 else 3 for f in pool])[0]
+    if by_hand := [f for f in pool if f.written]: value = rng.choice(by_hand)
     return dict(label_font=label.family, label_weight=label.weight, title_weight=rng.choice((label.weight, 700)), value_font=value.family, value_weight=value.weight,
                 label_size=between('label'), value_size=between('value'), tracking=rng.choice((0, 0, 0, .02, .05)), ink=rng.choice((0, 0, 30, 70)), value_ink=rng.choice((0, 0, 20)),
                 rule=round(rng.uniform(.4, .9), 2), hair=rng.randint(155, 190), dash=rng.choice(rules['dash']), row_rules=rng.random() < .8, tint=rng.random() < rules['tint'],

@@ -913,7 +913,7 @@ def receipt_answers(
     "Answer in `lang` what a receipt with `values` cost, what for, and where the visit was."
     lists = word_list('papers')
     w,money = lists['receipt'][lang],{k: f'{v:,}' for k,v in values.items() if isinstance(v, int)}
-    keys = ['total'] + ['nhis']*bool(values['s2']) + ['own'] + ['before']*bool(values['s9']) + ['due'] + ['unpaid']*bool(values['unpaid'])
+    keys = ['total'] + ['nhis']*bool(values['s2']) + ['capped']*bool(values['s6']) + ['own'] + ['before']*bool(values['s9']) + ['due'] + ['unpaid']*bool(values['unpaid'])
     pay = w['join'].join(w[k].format(**money, nhis=money.get('s2')) for k in keys) + w['stop'] if {'s7', 's8', 's10'} <= set(money) else ''
     department = values['department'] if lang == 'ko' else lists['words']['departments'][values['department']][lang == 'en']
     ways = [w['amount'].format(term(word, lang), money[k]) for k,word in (('card', '카드'), ('cash_receipt', '현금영수증'), ('cash', '현금')) if values[k]]

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['PAPER_KINDS', 'KINDS', 'ROW_SETS', 'WHO', 'FIELD_KEYS', 'WHOLE', 'SHARES', 'Page', 'paper_page', 'as_page',
            'wordings', 'particles', 'diagnosis', 'dose_unit', 'how_to_take', 'value_text', 'Asked', 'of_prescription',
-           'of_receipt', 'of_checkup', 'single_fields', 'label_of', 'field_answer', 'ask_field', 'absent_fields',
-           'ask_absent', 'ask_one', 'dialogue', 'kinds_of', 'ask_rows', 'ask_set', 'AskJob', 'asked_chunk', 'ask_jobs',
-           'write_asked', 'example_table']
+           'of_receipt', 'judged', 'of_checkup', 'single_fields', 'label_of', 'field_answer', 'ask_field',
+           'absent_fields', 'ask_absent', 'ask_one', 'dialogue', 'kinds_of', 'ask_rows', 'ask_set', 'no_form', 'AskJob',
+           'asked_chunk', 'ask_jobs', 'check_asked', 'write_asked', 'example_table']
 
 # %% ../nbs/01r_questions.ipynb #91163e2b
+import itertools
 import json
 import random
 import re
@@ -17,10 +18,8 @@ from base64 import b64encode
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from html import escape
 from io import BytesIO
-from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -31,13 +30,14 @@ from .data import assistant, row, text_of, user
 from .documents import amount_words, course_words, json_answer, json_question, shown_values, singular, translated, visible
 from .forms import LAYOUTS, RECIPES, Form, contact_sheet, degrade, degrade_page, draw_many, named, questions, word_list
 from .papers import LANGUAGES, Paper, charges, checkup_answers, draw_pages, families, family_of, out_of_range, paper_values, read_fields, receipt_answers, set_paper, term
+from .phantoms import chest_phantom, skin_patch
 from .sources import save_llava_json
 
 # %% ../nbs/01r_questions.ipynb #400eea41
 @dataclass(frozen=True)
 class Page:
     "A page to ask about: `kind` of paper, what its `fields` say ('' where the page does not show it), its picture."
-    kind:str          # 'prescription' or one of `PAPER_KINDS`
+    kind:str          # 'prescription', one of `PAPER_KINDS`, or 'none' for what is no form
     fields:dict       # As `Form.fields`, or of papers as from `documents.visible`
     image:object      # PIL image, path or encoded bytes: the first sheet
     group:str         # What must never straddle a split: all pages of one seed
@@ -189,10 +189,18 @@ def of_receipt(
     if kind == 'charges': return charges(fields, lang), dict(items={k: list(won) for k,won in fields['items'].items() if any(won)})
     if kind not in ('identity', 'amounts'): raise ValueError(f'kind {kind!r}; use identity, amounts or charges')
     answers,always = receipt_answers(fields, lang),('s7', 's8', 's10')
-    if kind == 'amounts': return answers['pay'], {k: fields[k] for k in ('s7', 's2', 's8', 's9', 's10', 'unpaid') if fields[k] or k in always}
+    if kind == 'amounts': return answers['pay'], {k: fields[k] for k in ('s7', 's2', 's6', 's8', 's9', 's10', 'unpaid') if fields[k] or k in always}
     return answers['where'], {k: fields[k] for k in WHO['receipt']}
 
 # %% ../nbs/01r_questions.ipynb #568319b6
+def judged(
+    fields:dict, # As from `documents.visible`
+)->bool:         # False too where no value is printed
+    "Does a check-up print a verdict beside every value that has a reference range?"
+    ranged = [k for k,v in fields['results'].items() if word_list('papers')['checkup_items'][k].get('ranges') and v != '비해당']
+    return bool(ranged) and all(fields['verdicts'].get(k) for k in ranged)
+
+# %% ../nbs/01r_questions.ipynb #fde6d0c9
 def of_checkup(
     fields:dict, # As from `checkup_values`
     kind:str,    # 'identity', 'outside' or 'overall'
@@ -201,6 +209,7 @@ def of_checkup(
     "Answer `kind` for the check-up `fields` in `lang`."
     end = '\n' + word_list('questions')[lang]['answers']['reminder']
     if kind == 'outside':
+        if not judged(fields): raise ValueError('this check-up does not print a verdict for every value, so nobody can say which are out of range; ask for single values')
         odd = {k: dict(value=fields['results'][k], verdict=v) for k,v in fields['verdicts'].items() if v not in ('', '정상A')}
         return out_of_range(fields, lang) + end, dict(outside=odd)
     if kind not in ('identity', 'overall'): raise ValueError(f'kind {kind!r}; use identity, outside or overall')
@@ -313,13 +322,14 @@ def ask_one(
     lang:str,          # One of `LANGUAGES`
 )->Asked:
     "Ask `kind` of `page` in `lang`."
+    if page.kind == 'none': return Asked(json_question(lang, None, rng), json.dumps(dict(kind='none')), dict(kind='none'))
     choices = wordings(page.kind, kind, lang)
     if kind == 'dialogue': raise ValueError('a dialogue has four questions; use dialogue()')
     if kind == 'field': return ask_field(page, rng, lang)
     if kind == 'absent': return ask_absent(page, rng, lang)
     if kind != 'json': return Asked(rng.choice(choices), *WHOLE[page.kind](page.fields, kind, lang))
     text = json_answer(page.kind, shown_values(page.kind, page.fields))
-    return Asked(json_question(lang, page.kind, rng), text, json.loads(text))
+    return Asked(json_question(lang, rng.choice((None, page.kind)), rng), text, json.loads(text))       # whoever reads a page may know what it is, or not
 
 # %% ../nbs/01r_questions.ipynb #8a5c9e0d
 def dialogue(
@@ -338,9 +348,10 @@ def kinds_of(
     page:Page, # A page
 )->list:       # Kinds in the order of `KINDS`
     "What can be asked of `page`."
+    if page.kind == 'none': return ['json']
     f,known,has = page.fields,word_list('translations')['codes'],lambda *keys: all(f.get(k, '') != '' for k in keys)
     if page.kind != 'prescription' and not has(*WHO[page.kind]): return [k for k in KINDS[page.kind] if k in ('field', 'absent', 'json')]
-    needs = dict(amounts=has('s7', 's8', 's10'), outside=any(f.get('verdicts', {}).values()), overall=bool(f.get('overall')),
+    needs = dict(amounts=has('s7', 's8', 's10'), outside='results' in f and judged(f), overall=bool(f.get('overall')),
                  diagnosis=bool(f.get('disease_codes')) and set(f.get('disease_codes', ())) <= set(known), drugs=bool(f.get('drugs')), charges=any(any(won) for won in f.get('items', {}).values()))
     return [kind for kind in KINDS[page.kind] if needs.get(kind, True)]
 
@@ -373,14 +384,14 @@ def ask_set(
     seed:int=0,         # Chooses what is asked of which page
     langs=LANGUAGES,    # Some of `LANGUAGES`
     per_page:int=3,     # Rows of each page, 1 to the number of its kinds
-    kinds=None,         # Kinds to choose from; all that a page allows when None
+    kinds=None,         # Kinds to choose from, of which a page may allow fewer, or none; all that a page allows when None
 )->list:                # Rows
     "Ask `per_page` different kinds of each of `papers`, in `langs`, with level shares."
     rng,done,rows = random.Random(f'ask {seed}'),Counter(),[]
     for page in map(as_page, papers):
         free = [k for k in kinds_of(page) if kinds is None or k in kinds]
-        if not 1 <= per_page <= len(free): raise ValueError(f'per_page {per_page}; {page.group} allows 1 to {len(free)} kinds; choose a number between')
-        for _ in range(per_page):
+        if per_page < 1 or kinds is None and per_page > len(free): raise ValueError(f'per_page {per_page}; {page.group} allows 1 to {len(free)} kinds; choose a number between')
+        for _ in range(min(per_page, len(free))):
             kind,lang = min(((k, l) for k in free for l in langs), key=lambda kl: (done[page.kind, *kl], rng.random()))
             done[page.kind, kind, lang] += 1
             free.remove(kind)
@@ -388,10 +399,21 @@ def ask_set(
     return rows
 
 # %% ../nbs/01r_questions.ipynb #6efedffa
+def no_form(
+    seed:int, # Chooses the picture
+)->Page:
+    "A picture that is neither prescription nor receipt nor check-up."
+    rng = random.Random(f'none {seed}')
+    what = rng.choice(('statement', 'film', 'skin'))
+    if what == 'statement': images = draw_pages('statement', seed, rng.choice(list(families('statement')))).pages
+    else: images = [chest_phantom('Normal', seed, size=448)[0] if what == 'film' else skin_patch('정상', seed, 320)]
+    return Page('none', {}, images[0].convert('RGB'), f'none-{seed:06}', seed, what, tuple(images[1:]))
+
+# %% ../nbs/01r_questions.ipynb #2316a046
 @dataclass(frozen=True)
 class AskJob:
     "A chunk of pages of one kind, and what is asked of them."
-    kind:str            # A key of `KINDS`
+    kind:str            # A key of `KINDS`, or 'none'
     seeds:range         # Seeds of the pages
     folder:str          # Folder for the pictures
     langs:tuple=LANGUAGES # Some of `LANGUAGES`
@@ -399,25 +421,27 @@ class AskJob:
     damaged:float=.5    # Share of damaged pages
     worst:int=3         # Largest severity, 1 to 5
     width:int=1191      # Width of an A4 page in pixels
+    font:object=None    # As `forms.font_pool` takes it: None for the packaged fonts, 'any' for all of this machine
     kinds:tuple=None    # Kinds of questions to choose from; all that a page allows when None
 
-# %% ../nbs/01r_questions.ipynb #2316a046
+# %% ../nbs/01r_questions.ipynb #40d0b260
 def asked_chunk(
     job:AskJob, # The chunk
 )->list:        # Rows whose images are paths
     "Draw pages into a folder and ask about them, for use in a process pool."
     kind,seeds,width = job.kind,job.seeds,job.width
     names,pages,told = list(LAYOUTS),[],{}
-    if kind not in KINDS: raise ValueError(f"paper {kind!r}; use one of {', '.join(KINDS)}")
-    forms = draw_many(seeds, [names[s % len(names)] for s in seeds], width=width) if kind == 'prescription' else None
+    if kind not in (*KINDS, 'none'): raise ValueError(f"paper {kind!r}; use one of {', '.join(KINDS)}, none")
+    forms = draw_many(seeds, [names[s % len(names)] for s in seeds], job.font, width) if kind == 'prescription' else None
     for seed in seeds:
         rng = random.Random(f'damage {kind} {seed}')
-        severity,damage = (rng.randint(1, job.worst), rng.choice(list(RECIPES))) if rng.random() < job.damaged else (0, 'clean')
+        severity,damage = (rng.randint(1, job.worst), rng.choice(list(RECIPES))) if rng.random() < job.damaged and kind != 'none' else (0, 'clean')
         if forms:
             form = next(forms)
             page = as_page(degrade(form, severity, seed, damage) if severity else form)
+        elif kind == 'none': page = no_form(seed)
         else:
-            paper = draw_pages(kind, seed, list(families(kind))[seed % len(families(kind))], width=width)
+            paper = draw_pages(kind, seed, list(families(kind))[seed % len(families(kind))], width=width, font=job.font)
             worn = lambda i, image: degrade_page(image, paper.boxes[i], rng, lambda e: random.Random(f'{e} {seed} {i}'), severity, RECIPES[damage])[0]
             page = as_page(replace(paper, pages=[worn(i, im) for i, im in enumerate(paper.pages)]) if severity else paper)
         files = [Path(job.folder)/f'{page.group}_{i}.jpg' for i in range(len(page.images))]
@@ -431,44 +455,67 @@ SHARES = dict(prescription=.8, receipt=.1, checkup=.1) # Kind of paper → share
 
 def ask_jobs(
     pages:int,      # Pages of all kinds together
-    shares:dict,    # Kind of paper → share of the pages; 1 together
+    shares:dict,    # Kind of paper, or 'none' → share of the pages; 1 together
     seed:int,       # Seed of the first page of each kind
+    widths:tuple=(1191,), # Widths of an A4 page in pixels, one for each job by lot
     chunk:int=24,   # Largest number of pages in a job
     **how           # Further fields of `AskJob`
 )->list:            # `AskJob`s in mixed order
     "The plan of a set: how many pages of each kind, in chunks."
-    if set(shares) - set(KINDS) or abs(sum(shares.values()) - 1) > 1e-6: raise ValueError(f"shares {shares}; use shares of {', '.join(KINDS)} that add up to 1")
-    jobs,given,upto = [],0,0.
+    if set(shares) - {*KINDS, 'none'} or min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6: raise ValueError(f"shares {shares}; use shares of {', '.join(KINDS)} and none that add up to 1")
+    jobs,given,upto,rng = [],0,0.,random.Random(seed)
     for kind,share in shares.items():
         upto += share*pages
         seeds = range(seed, seed + round(upto) - given)
         given = round(upto)
-        jobs += [AskJob(kind, seeds[i:i + chunk], **how) for i in range(0, len(seeds), chunk)]
-    random.Random(seed).shuffle(jobs)
+        jobs += [AskJob(kind, seeds[i:i + chunk], width=rng.choice(widths), **how) for i in range(0, len(seeds), chunk)]
+    rng.shuffle(jobs)
     return jobs
 
 # %% ../nbs/01r_questions.ipynb #bdec4f5b
+def check_asked(
+    shares:dict, # Kind of paper → share of the pages
+    **asked      # rows, per_page, worst, workers, damaged, langs and kinds of `write_asked`
+)->dict:         # Those of them that are fields of `AskJob`
+    "Raise where a set cannot be asked for like this."
+    for k,(low,high) in dict(rows=(1, 10**9), per_page=(1, max(map(len, KINDS.values()))), worst=(1, 5), workers=(1, 256)).items():
+        if not (isinstance(asked[k], int) and low <= asked[k] <= high): raise ValueError(f'{k} {asked[k]!r}; use a whole number from {low} to {high:,}')
+    if not 0 <= asked['damaged'] <= 1: raise ValueError(f"damaged {asked['damaged']}; use a share from 0 to 1")
+    langs,kinds = tuple(asked['langs']),asked['kinds']
+    if not langs or set(langs) - set(LANGUAGES): raise ValueError(f"langs {asked['langs']!r}; use a list of some of {', '.join(LANGUAGES)}")
+    known = list(dict.fromkeys(k for paper in shares for k in KINDS.get(paper, ('json',))))
+    if kinds is not None and (not kinds or set(kinds) - set(known)): raise ValueError(f"kinds {kinds!r}; of {', '.join(shares)} one can ask {', '.join(known)}")
+    return dict(langs=langs, per_page=asked['per_page'], damaged=asked['damaged'], worst=asked['worst'], kinds=kinds and tuple(kinds))
+
+# %% ../nbs/01r_questions.ipynb #ede43481
 def write_asked(
     out,               # Folder: `rows.json` in LLaVA's form, and `images`; one that was written here before is replaced
     rows:int=10_000,   # Rows
-    shares:dict=SHARES, # Kind of paper → share of the pages; 1 together
+    shares:dict=SHARES, # Kind of paper, or 'none' → share of the pages; 1 together
     langs=LANGUAGES,   # Some of `LANGUAGES`
     per_page:int=3,    # Rows of each page
     damaged:float=.5,  # Share of damaged pages
     worst:int=3,       # Largest severity, 1 to 5
     seed:int=10_000,   # Seed of the first page
-    width:int=1191,    # Width of an A4 page in pixels
+    widths:tuple=(1191,), # Widths of an A4 page in pixels to choose from
+    font=None,         # As `forms.font_pool` takes it: None for the packaged fonts, 'any' for all of this machine
     kinds=None,        # Kinds of questions to choose from; all that a page allows when None
     workers:int=2,     # Processes; 1 works in this one
 )->Path:               # `rows.json`
     "Draw pages and write `rows` questions about them with their answers."
-    if rows < 1: raise ValueError(f'rows {rows}; use a number from 1')
-    plan = partial(ask_jobs, -(-rows//per_page), shares, seed, langs=tuple(langs), per_page=per_page, damaged=damaged, worst=worst, width=width, kinds=kinds and tuple(kinds))
+    how = check_asked(shares, rows=rows, per_page=per_page, worst=worst, workers=workers, damaged=damaged, langs=langs, kinds=kinds)
     with atomic_folder(out, 'drawn') as new:
-        jobs = plan(folder=str(new/'images'))
         (new/'images').mkdir()
         pool = ProcessPoolExecutor(workers, mp_context=get_context('forkserver')) if workers > 1 else None
-        try: save_llava_json(islice((r for chunk in (pool.map if pool else map)(asked_chunk, jobs) for r in chunk), rows), new/'rows.json')
+        def asked():
+            "Rows without end: a page may lack what `kinds` ask for."
+            pages,got = -(-rows//per_page),0
+            for start in itertools.count(seed, pages):
+                if start > seed and not got: raise ValueError(f"kinds {', '.join(kinds)}; none of {pages} pages allows one of them; use others")
+                for chunk in (pool.map if pool else map)(asked_chunk, ask_jobs(pages, shares, start, widths, folder=str(new/'images'), font=font, **how)):
+                    got += len(chunk)
+                    yield from chunk
+        try: save_llava_json(itertools.islice(asked(), rows), new/'rows.json')
         finally: pool and pool.shutdown(cancel_futures=True)
         save_json(dict(kind='drawn', rows=rows, seed=seed, versions=versions()), new/'manifest.json')
     return Path(out)/'rows.json'

@@ -125,7 +125,7 @@ def page_row(
     "The row of a drawn form, reduced to the question for a full reading."
     r = form_row(form, id=id)
     first, last = r['messages'][-2]['content'][-1]['text'], r['messages'][-1]
-    return dict(r, messages=[user(first, 1), last], meta=dict(r['meta'], fields=form.fields))
+    return dict(r, messages=[user(first, len(form.pages)), last], meta=dict(r['meta'], fields=form.fields))
 
 # %% ../nbs/02_qwen_ocr.ipynb #e5b866d2
 WORDINGS = dict(patient_name='성명|환자명|이름|환자 성명|수진자', patient_rrn='주민등록번호|주민번호|등록번호', issue_date='교부일|처방일|발행일|연월일|교부 연월일|처방일자',
@@ -204,7 +204,7 @@ def made_up_lines(
 READ_LINE = ASK_PAIRS # What is asked of a strip, whatever was asked of the page; the base knows it as the question for labels with their values
 
 def strip_rows(
-    page:dict, # Row with one page image
+    page:dict, # Row of a page, with all its sheets
     train:bool=False, # True adds the answers, from `meta['boxes']`
     empty:float=.5, # Share of strips without a value that is kept in training
     lines:int=40, # Made-up lines that are added in training
@@ -212,13 +212,13 @@ def strip_rows(
     seed:int=0 # Seed of these choices
 ) -> list: # Rows, one for each strip
     "A page's row as rows of strips."
-    strips, sheet = page_strips(page['images'][0])
-    rng, shown = random.Random(f"{seed} {page['id']}"), [(s, None) for s in strips]
-    if train:
-        if 'boxes' not in page['meta']: raise ValueError(f"row {page['id']!r} has no boxes: strips are taught from drawn forms only; use present='page' for rows of other origin")
-        keys, _ = share_out(page['meta']['boxes'], sheet)
-        shown = [(s, strip_answer(k, page['meta']['fields'])) for s, k in zip(strips, keys) if k or (k is not None and rng.random() < empty)]
-        shown += made_up_lines(lines, rng, faces or [f.path for f in fonts(system=False)])
+    rng, shown = random.Random(f"{seed} {page['id']}"), []
+    if train and 'boxes' not in page['meta']: raise ValueError(f"row {page['id']!r} has no boxes: strips are taught from drawn forms only (medvlm ocr synth --answers labels); use present='page' for rows of other origin")
+    for n, image in enumerate(page['images']):
+        strips, sheet = page_strips(image)
+        keys = share_out([b for b in page['meta']['boxes'] if b.get('page', 0) == n], sheet)[0] if train else []
+        shown += [(s, strip_answer(k, page['meta']['fields'])) for s, k in zip(strips, keys) if k or (k is not None and rng.random() < empty)] if train else [(s, None) for s in strips]
+    if train: shown += made_up_lines(lines, rng, faces or [f.path for f in fonts(system=False)])
     turns = lambda answer: [user(READ_LINE, 1)] + ([assistant(answer)] if train else [])
     row = lambda i, s, a: dict(id=f"{page['id']}#{i}", images=[s], messages=turns(a), label=None, group=page['group'], source=page['source'], meta=dict(page=page['id'], strip=i))
     return [check_row(row(i, s, a), answered=train) for i, (s, a) in enumerate(shown)]

@@ -7,9 +7,10 @@ __all__ = ['LABELS', 'LABEL_AT', 'LONGEST', 'LINES', 'WIDE', 'LEAST_GLYPH', 'OFT
            'DOUBT', 'PAGES', 'KINDS_OF_FILE', 'COLUMNS', 'value_spans', 'json_spans', 'parse_page', 'answer_probs',
            'Confidence', 'confidence_at', 'print_lines', 'print_warning', 'find_gutter', 'split_forms', 'Reading',
            'load_reading', 'inner_checks', 'evidence_of', 'assemble', 'Reader', 'open_reader', 'trace_values',
-           'read_strips', 'ask_twice', 'read_whole', 'read_upright', 'read_all', 'read', 'Reply', 'ask', 'date_words',
-           'doubt', 'drug_words', 'receipt_words', 'checkup_words', 'explain', 'pages_of', 'find_files', 'whole_pages',
-           'resume', 'save_csv', 'own_folder', 'read_files', 'ocr_synth', 'ocr_train', 'ocr_read', 'ocr_ask']
+           'read_strips', 'ask_twice', 'read_whole', 'read_upright', 'fits_reader', 'read_all', 'read', 'Reply', 'ask',
+           'date_words', 'doubt', 'drug_words', 'receipt_words', 'checkup_words', 'explain', 'pages_of', 'find_files',
+           'whole_pages', 'resume', 'save_csv', 'own_folder', 'read_files', 'ocr_synth', 'ocr_train', 'ocr_read',
+           'ocr_ask']
 
 # %% ../nbs/02a_reading.ipynb #7b335d0c
 import csv, json, re
@@ -397,6 +398,14 @@ def read_upright(
     return best.model_copy(update=dict(kind='none', fields=None, confidence={}, warnings=[why, *best.warnings], turned=0))
 
 # %% ../nbs/02a_reading.ipynb #b65a1062
+def fits_reader(
+    reader:Reader, # From `open_reader`
+    kind:str=None # What the pages are said to be, if anything
+):
+    "Raises where `reader` does not read papers of this kind."
+    if kind and check_kind(kind) != 'prescription' and reader.recipe.present == 'strips': raise ValueError(f"kind {kind!r} with a bundle of strips, which reads prescriptions only; take a bundle that was tuned on whole pages (present='page')")
+
+# %% ../nbs/02a_reading.ipynb #4ed9db83
 def read_all(
     reader:Reader, # From `open_reader`
     image, # Photo or scan: path, bytes or PIL image
@@ -404,8 +413,7 @@ def read_all(
     kind:str=None # What the page is, if that is known; strips are always read as a prescription
 ) -> list: # One `Reading` for each form in the picture
     "Reads every form in a picture."
-    check_lang(lang)
-    if kind and check_kind(kind) != 'prescription' and reader.recipe.present == 'strips': raise ValueError(f"kind {kind!r} with a bundle of strips, which reads prescriptions only; take a bundle that was tuned on whole pages (present='page')")
+    check_lang(lang), fits_reader(reader, kind)
     image = open_image(image)
     parts = split_forms(image)
     found = [read_upright(reader, p, lang, kind) for p in parts]
@@ -500,7 +508,7 @@ def receipt_words(
 ) -> list: # Lines
     "Says what a visit cost, who pays it and what for."
     w = word_list('papers')['receipt'][lang]
-    sums = dict(total='s7', nhis='s2', own='s8', before='s9', due='s10', unpaid='unpaid')
+    sums = dict(total='s7', nhis='s2', capped='s6', own='s8', before='s9', due='s10', unpaid='unpaid')
     shown = {k: getattr(doc, f) for k, f in sums.items() if getattr(doc, f) is not None and (getattr(doc, f) or k in ('total', 'own', 'due'))}
     money = {sums[k]: f'{won:,}' for k, won in shown.items()} | {'nhis': f"{shown.get('nhis', 0):,}"}
     ways = [w['amount'].format(term(word, lang), f'{won:,}') for word, won in (('카드', doc.card), ('현금영수증', doc.cash_receipt), ('현금', doc.cash)) if won]
@@ -639,6 +647,7 @@ def read_files(
     limit:int=PAGES # Pages of one PDF that are read
 ) -> dict: # Counts: forms of each kind, pages read now, pages done before, in quarantine
     "Reads all pages of all files; what cannot be read goes to quarantine with its reason."
+    fits_reader(reader, kind)
     files = find_files(sources)
     made = dict(base_hash=reader.papers.get('base_hash'), recipe=reader.recipe.name, bundle=core.image_digest(Path(reader.name)/'adapter_model.safetensors')[:16])
     out = own_folder(out, dict(schema_version=SCHEMA, lang=check_lang(lang), asked=kind, **made))
@@ -665,9 +674,10 @@ def ocr_synth(
     args # Parsed arguments of `ocr synth`: out, draw, kinds, lang, answers, damaged, seed
 ):
     "Draws pages with their readings into a folder, as LLaVA JSON that `ocr train` takes."
-    kinds, langs = args.kinds.split(','), [check_lang(l) for l in args.lang.split(',')]
-    if wrong := sorted(set(kinds) - set(DOCUMENTS)): raise ValueError(f'--kinds {wrong[0]}; allowed are {", ".join(DOCUMENTS)}, with commas')
-    if args.draw < 1: raise ValueError(f'--draw {args.draw}; allowed is 1 or more')
+    kinds, langs = (list(dict.fromkeys(map(str.strip, t.split(',')))) for t in (args.kinds, args.lang))
+    for l in langs: check_lang(l)
+    if wrong := sorted(set(kinds) - {*DOCUMENTS, 'none'}): raise ValueError(f'--kinds {wrong[0]}; allowed are {", ".join(DOCUMENTS)} and none, with commas')
+    if args.draw < 1 or args.seed < 0: raise ValueError(f'--draw {args.draw}, --seed {args.seed}; allowed are 1 or more pages and seeds from 0')
     if not 0 <= args.damaged <= 1: raise ValueError(f'--damaged {args.damaged}; allowed is a share from 0 to 1')
     if args.answers == 'labels':
         if (kinds, langs) != (['prescription'], ['zh']): raise ValueError(f'--answers labels for {args.kinds} in {args.lang}; allowed are prescriptions in zh; take --answers json')
@@ -676,7 +686,7 @@ def ocr_synth(
             core.save_json(dict(kind='drawn', rows=args.draw, seed=args.seed, versions=core.versions()), new/'manifest.json')
     else:
         each, asked = (1, ('json',)) if args.answers == 'json' else (3, None)
-        write_asked(args.out, args.draw*each, dict.fromkeys(kinds, 1/len(kinds)), langs, each, args.damaged, seed=args.seed, kinds=asked, workers=1 if args.draw < 100 else 2)
+        write_asked(args.out, args.draw*each, dict.fromkeys(kinds, 1/len(kinds)), langs, each, args.damaged, seed=args.seed, widths=(700, 842, 1191), kinds=asked, workers=1 if args.draw < 100 else 2)
     print(f'{args.draw} pages: {Path(args.out)/"rows.json"}')
 
 # %% ../nbs/02a_reading.ipynb #4a160bc1

@@ -108,4 +108,4 @@ def test_reading_room_stays_out_of_the_way():
 def test_bench_says_what_it_needs():
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run([sys.executable, root/'bench'/'reading.py'], capture_output=True, text=True)
-    assert done.returncode == 2 and 'give a bundle, or --drawing' in done.stderr
+    assert done.returncode == 2 and 'arguments are required: bundle' in done.stderr

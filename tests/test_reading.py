@@ -109,3 +109,20 @@ def test_bench_says_what_it_needs():
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run([sys.executable, root/'bench'/'reading.py'], capture_output=True, text=True)
     assert done.returncode == 2 and 'arguments are required: bundle' in done.stderr
+
+
+def test_commands_from_drawn_pages_to_answers(tmp, monkeypatch, capsys):
+    "`medvlm ocr synth`, `train`, `read` and `ask`, for strips and for whole pages; the models learn nothing in two steps, so what they say is not looked at."
+    from medvlm.cli import main
+    monkeypatch.chdir(tmp)
+    small = ['--set', f'base={tmp/"base"}', 'steps=2', 'batch=4', 'new_tokens=6', 'views=1']
+    assert not main(['ocr', 'synth', 'lines', '--draw', '2', '--answers', 'labels'])
+    assert not main(['ocr', 'train', 'ocr_7b_small', '--rows', 'lines/rows.json', '--name', 'strips', *small])
+    assert not main(['ocr', 'read', 'runs/strips/bundle', 'inbox/0.png', '--out', 'read', '--lang', 'en', '--explain'])
+    assert [r['file'] for r in lines(tmp/'read'/'readings.jsonl')] == ['inbox/0.png'] and 'pharmacist' in capsys.readouterr().out
+    assert not main(['ocr', 'synth', 'pages', '--draw', '4', '--kinds', 'prescription,receipt,checkup,none'])
+    assert not main(['ocr', 'train', 'ocr_7b_small', '--rows', 'pages/rows.json', '--name', 'whole', *small, 'present=page', 'policy.min_pixels=784', 'policy.max_pixels=50176', 'max_tokens=4096'])
+    capsys.readouterr()
+    assert not main(['ocr', 'ask', 'runs/whole/bundle', 'inbox/0.png', 'Whose prescription is this?', '--lang', 'en'])
+    assert 'pharmacist' in capsys.readouterr().out
+    assert main(['ocr', 'ask', 'runs/strips/bundle', 'inbox/0.png', 'Whose is it?']) == 2 and 'whole page' in capsys.readouterr().err

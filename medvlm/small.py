@@ -616,7 +616,7 @@ def reading_scores(
 # %% ../nbs/01g_small.ipynb #3020034e
 def make_base(
     out='data_samples/small_vlm', # Folder of the base
-    steps:int=0, # Steps of each cycle; 0 takes 14,000, 27,000 and 3,000
+    steps:int=0, # Steps of each cycle; 0 takes 14,000, 27,000 and 6,000
     page=None, # As in `line_batches`; without it there is no third cycle
     **kw # Passed to `pretrain`
 ) -> dict: # Scores, also written to `pretrain.json`
@@ -624,7 +624,7 @@ def make_base(
     later = {k: v for k, v in kw.items() if k in ('batch', 'fonts', 'every')}
     pretrain(steps or 14_000, out, **kw)
     pretrain(steps or 27_000, out, start=out, lr=2e-3, seed=3, curriculum=REFINE, **later)
-    if page: pretrain(steps or 3_000, out, start=out, lr=1.3e-3, seed=12, curriculum=FORMS, page=page, **later)
+    if page: pretrain(steps or 6_000, out, start=out, lr=1.3e-3, seed=12, curriculum=FORMS, page=page, **later)
     model, processor = load(str(out), place='cpu')
     info = core.load_json(Path(out)/'pretrain.json')
     info['scores'] = reading_scores(model, processor, n=20 if 0 < steps < 1000 else 200)

@@ -6,7 +6,7 @@
 __all__ = ['FIELDS', 'KINDS', 'ORDER', 'LABEL', 'WANTED', 'RUNAWAY', 'WORDINGS', 'OTHERS', 'INSURANCE', 'UNSEEN_TICKS',
            'PRINTED_BESIDE', 'UPRIGHT', 'READ_LINE', 'TRAIN_LAYOUTS', 'TEST_LAYOUTS', 'WIDTHS', 'LEFT_OUT', 'DOCUMENT',
            'parse_answer', 'strip_answer', 'share_out', 'fits', 'unit_in_chinese', 'join_answers', 'page_row', 'ticks',
-           'value_line', 'label_line', 'drug_line', 'made_up_lines', 'strip_rows', 'PageJob', 'draw_page', 'train_job',
+           'label_line', 'value_line', 'drug_line', 'made_up_lines', 'strip_rows', 'PageJob', 'draw_page', 'train_job',
            'page_jobs', 'in_processes', 'predict', 'answer_text', 'reference', 'score_answers', 'train_pages',
            'score_pages', 'own_rows', 'kept', 'score_base', 'policy_line', 'write_report', 'demo_sets', 'error_line',
            'conclude', 'demo']
@@ -150,6 +150,14 @@ def ticks(
     marks = [rng.choice('VVvO') if i == ticked else str(i + 1) if numbers else ' ' for i in range(len(names))]
     return rng.choice((' ', '  ')).join(f'{left}{m}{right}{n}' for m, n in zip(marks, names))
 
+# %% ../nbs/02_qwen_ocr.ipynb #4f17de2b
+def label_line(
+    rng:random.Random # Source of randomness
+) -> list: # Cells from left to right
+    "Printed words of forms without any value."
+    words = [w for v in (WORDINGS | OTHERS).values() for w in v.split('|')]
+    return [rng.choice(rng.choice((words, PRINTED, PRINTED_BESIDE, [ticks(rng)], UPRIGHT))) for _ in range(rng.randrange(1, 6))]
+
 # %% ../nbs/02_qwen_ocr.ipynb #69bb53ba
 def value_line(
     fields:dict, # Values of a form
@@ -172,14 +180,6 @@ def value_line(
         elif name == 'license_no' and rng.random() < .5: cells += ['제', fields[name], '호']
         else: cells.append(fields[name]); keys += [name]*(name in WORDINGS)
     return cells + beside(.5), keys
-
-# %% ../nbs/02_qwen_ocr.ipynb #4f17de2b
-def label_line(
-    rng:random.Random # Source of randomness
-) -> list: # Cells from left to right
-    "Printed words of forms without any value."
-    words = [w for v in (WORDINGS | OTHERS).values() for w in v.split('|')]
-    return [rng.choice(rng.choice((words, PRINTED, PRINTED_BESIDE, [ticks(rng)], UPRIGHT))) for _ in range(rng.randrange(1, 6))]
 
 # %% ../nbs/02_qwen_ocr.ipynb #eb2be818
 def drug_line(

@@ -512,6 +512,7 @@ OCR = {
     'train': ('tune a reader on such pages', [('recipe', 'TOML file or a preset: ocr_7b, ocr_7b_small')], {'--rows': dict(required=True, help='LLaVA JSON: rows.json of ocr synth, or your own')}),
     'read': ('read files and folders to JSONL and CSV', [('bundle', 'folder of a bundle'), ('sources', 'pictures, PDFs, folders')], {'--out': dict(required=True, help='folder to write; one begun before goes on'),
              '--kind': dict(choices=('prescription', 'receipt', 'checkup'), help='what all pages are, if that is known'), '--explain': dict(action='store_true', help='print the explanation for the patient too')}),
+    'schema': ('print the JSON Schema of what read gives', [('document', 'prescription, receipt or checkup')], {}),
     'ask': ('ask one question about a picture', [('bundle', 'folder of a bundle'), ('image', 'picture'), ('question', 'what is asked')], {}),
 }
 
@@ -534,7 +535,7 @@ def ocr_parser(
         for place, words in places: a.add_argument(place, help=words, **PLACES.get(place, {}))
         for o, how in options.items(): a.add_argument(o, **how)
         for o in ('--images', '--set', '--name', '--root') if name == 'train' else (): a.add_argument(o, **OPTIONS[o])
-        if name != 'train': a.add_argument('--lang', default='zh', help=f"zh, ko or en{', or several with commas'*(name == 'synth')} (default: zh)")
+        if name not in ('train', 'schema'): a.add_argument('--lang', default='zh', help=f"zh, ko or en{', or several with commas'*(name == 'synth')} (default: zh)")
         a.set_defaults(function=run_ocr)
 
 # %% ../nbs/07_cli.ipynb #07649512

@@ -7,10 +7,9 @@ __all__ = ['PAPER_KINDS', 'KINDS', 'ROW_SETS', 'WHO', 'FIELD_KEYS', 'WHOLE', 'SH
            'wordings', 'particles', 'diagnosis', 'dose_unit', 'how_to_take', 'value_text', 'Asked', 'of_prescription',
            'of_receipt', 'judged', 'of_checkup', 'single_fields', 'label_of', 'field_answer', 'ask_field',
            'absent_fields', 'ask_absent', 'ask_one', 'dialogue', 'kinds_of', 'ask_rows', 'ask_set', 'no_form', 'AskJob',
-           'asked_chunk', 'ask_jobs', 'check_asked', 'write_asked', 'example_table']
+           'asked_chunk', 'ask_jobs', 'check_asked', 'asked_rows', 'write_asked', 'example_table']
 
 # %% ../nbs/01r_questions.ipynb #91163e2b
-import itertools
 import json
 import random
 import re
@@ -383,14 +382,15 @@ def ask_set(
     papers,             # `Form`s and `Page`s, also from a generator
     seed:int=0,         # Chooses what is asked of which page
     langs=LANGUAGES,    # Some of `LANGUAGES`
-    per_page:int=3,     # Rows of each page, 1 to the number of its kinds
-    kinds=None,         # Kinds to choose from, of which a page may allow fewer, or none; all that a page allows when None
+    per_page:int=3,     # Rows of each page, fewer where it allows fewer kinds
+    kinds=None,         # Kinds to choose from; all that a page allows when None
 )->list:                # Rows
     "Ask `per_page` different kinds of each of `papers`, in `langs`, with level shares."
+    most = max(map(len, KINDS.values()))
+    if not 1 <= per_page <= most: raise ValueError(f'per_page {per_page}; a page allows 1 to {most} kinds; choose a number between')
     rng,done,rows = random.Random(f'ask {seed}'),Counter(),[]
     for page in map(as_page, papers):
         free = [k for k in kinds_of(page) if kinds is None or k in kinds]
-        if per_page < 1 or kinds is None and per_page > len(free): raise ValueError(f'per_page {per_page}; {page.group} allows 1 to {len(free)} kinds; choose a number between')
         for _ in range(min(per_page, len(free))):
             kind,lang = min(((k, l) for k in free for l in langs), key=lambda kl: (done[page.kind, *kl], rng.random()))
             done[page.kind, kind, lang] += 1
@@ -488,6 +488,25 @@ def check_asked(
     return dict(langs=langs, per_page=asked['per_page'], damaged=asked['damaged'], worst=asked['worst'], kinds=kinds and tuple(kinds))
 
 # %% ../nbs/01r_questions.ipynb #ede43481
+def asked_rows(
+    rows:int,     # Rows
+    shares:dict,  # Kind of paper, or 'none' → share of the pages; 1 together
+    seed:int,     # Seed of the first page of each kind
+    per_page:int, # Rows of each page
+    run=map,      # Applies a function to jobs, in order: `map`, or that of a process pool
+    **how         # Further arguments of `ask_jobs`
+):                # Generator of rows
+    "Rows about as many pages as it takes: a page may lack what is asked for."
+    dry = 0
+    while rows > 0:
+        pages,got = -(-rows//per_page),0
+        for chunk in run(asked_chunk, ask_jobs(pages, shares, seed, per_page=per_page, **how)):
+            got += len(chunk)
+            yield from chunk[:rows - got + len(chunk)]
+        seed,rows,dry = seed + pages,rows - got,0 if got else dry + pages
+        if dry >= 60: raise ValueError(f"kinds {how.get('kinds')}; none of the last {dry} pages allows one of them; use others")
+
+# %% ../nbs/01r_questions.ipynb #656901c4
 def write_asked(
     out,               # Folder: `rows.json` in LLaVA's form, and `images`; one that was written here before is replaced
     rows:int=10_000,   # Rows
@@ -507,15 +526,7 @@ def write_asked(
     with atomic_folder(out, 'drawn') as new:
         (new/'images').mkdir()
         pool = ProcessPoolExecutor(workers, mp_context=get_context('forkserver')) if workers > 1 else None
-        def asked():
-            "Rows without end: a page may lack what `kinds` ask for."
-            pages,got = -(-rows//per_page),0
-            for start in itertools.count(seed, pages):
-                if start > seed and not got: raise ValueError(f"kinds {', '.join(kinds)}; none of {pages} pages allows one of them; use others")
-                for chunk in (pool.map if pool else map)(asked_chunk, ask_jobs(pages, shares, start, widths, folder=str(new/'images'), font=font, **how)):
-                    got += len(chunk)
-                    yield from chunk
-        try: save_llava_json(itertools.islice(asked(), rows), new/'rows.json')
+        try: save_llava_json(asked_rows(rows, shares, seed, run=pool.map if pool else map, widths=widths, folder=str(new/'images'), font=font, **how), new/'rows.json')
         finally: pool and pool.shutdown(cancel_futures=True)
         save_json(dict(kind='drawn', rows=rows, seed=seed, versions=versions()), new/'manifest.json')
     return Path(out)/'rows.json'

@@ -10,7 +10,7 @@ __all__ = ['LABELS', 'LABEL_AT', 'LONGEST', 'LINES', 'WIDE', 'LEAST_GLYPH', 'OFT
            'trace_values', 'read_strips', 'ask_twice', 'read_whole', 'firm', 'titled', 'read_upright', 'fits_reader',
            'read_all', 'read', 'Reply', 'ask', 'date_words', 'doubt', 'drug_words', 'receipt_words', 'checkup_words',
            'explain', 'pages_of', 'find_files', 'whole_pages', 'resume', 'save_csv', 'own_folder', 'read_files',
-           'ocr_synth', 'ocr_train', 'ocr_read', 'ocr_ask']
+           'ocr_synth', 'ocr_schema', 'ocr_train', 'ocr_read', 'ocr_ask']
 
 # %% ../nbs/02a_reading.ipynb #7b335d0c
 import csv, json, re
@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from . import core, fields as fd
 from .batches import SPECIAL, chat_text
 from .data import Quarantine, assistant, open_image, read_llava, user
-from .documents import (DOCUMENTS, LANGS, SCHEMA, Checkup, Document, Prescription, Receipt, check_kind, check_lang, course_words, fit_fields,
+from .documents import (DOCUMENTS, LANGS, SCHEMA, Checkup, Document, Prescription, Receipt, check_kind, check_lang, course_words, document_schema, fit_fields,
                               json_question, sex_of, singular, translated)
 from .forms import LAYOUTS, word_list
 from .models import VIEWS, load_bundle, shifted, tokenizer_of
@@ -376,7 +376,7 @@ def read_whole(
     return assemble(said, raw, {a: confidence_at(tokens, s, e) for a, (s, e) in spans.items()}, lang, raw=answer.text, finish_reason=answer.finish_reason, repaired=again, warnings=warnings)
 
 # %% ../nbs/02a_reading.ipynb #474a945b
-TITLE, FIRM = '처방', .7 # What the title of a prescription begins with; least evidence, and least mean probability of codes and drugs, that does without it
+TITLE, FIRM = '처방', .7 # Word in the title of a prescription; least evidence, and least mean probability of codes and drugs, that does without it
 
 def firm(
     reading:Reading # Of a prescription
@@ -389,7 +389,7 @@ def titled(
     reader:Reader, # A reader of strips
     image:Image.Image, # Upright page
     first:int=12 # Lines that are looked at
-) -> bool: # True where one of them begins with `TITLE`
+) -> bool: # True where one of them has `TITLE`
     "Whether a page is called a prescription."
     strips = [np.asarray(s.convert('L')) for s in page_strips(image)[0][:first]]
     said = [re.sub(r'[ |]', '', a.text.split(',')[0]) for a in read_lines(reader.model, reader.processor, strips, limit=24)]
@@ -710,7 +710,15 @@ def ocr_synth(
     else:
         each, asked = (1, ('json',)) if args.answers == 'json' else (3, None)
         write_asked(args.out, args.draw*each, dict.fromkeys(kinds, 1/len(kinds)), langs, each, args.damaged, seed=args.seed, widths=(700, 842, 1191), kinds=asked, workers=1 if args.draw < 100 else 2)
-    print(f'{args.draw} pages: {Path(args.out)/"rows.json"}')
+    rows = core.load_json(Path(args.out)/'rows.json')
+    print(f"{len(rows)} rows about {len({r['group'] for r in rows})} pages: {Path(args.out)/'rows.json'}")
+
+# %% ../nbs/02a_reading.ipynb #cb1c94de
+def ocr_schema(
+    args # Parsed arguments of `ocr schema`: document
+):
+    "Prints the JSON Schema of a document."
+    print(json.dumps(document_schema(args.document), ensure_ascii=False, indent=1))
 
 # %% ../nbs/02a_reading.ipynb #4a160bc1
 def ocr_train(

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['UNLIKE_PRINT', 'LAYOUTS', 'SIZES', 'EFFECTS', 'RECIPES', 'DAMAGES', 'COLUMNS', 'word_list', 'pick', 'person', 'rrn',
-           'clinic', 'drug', 'course', 'drug_lines', 'several', 'values', 'syllables', 'Font', 'usable', 'fonts',
-           'font_pool', 'look', 'wording', 'marks', 'options', 'print_date', 'print_drug', 'printed', 'square_code',
-           'Box', 'Form', 'compiler', 'typeset', 'sheet_pieces', 'render', 'snap', 'boxes_of', 'check_boxes', 'face',
-           'words_of', 'only_printed', 'blank_page', 'paint', 'lay_out', 'gather', 'set_forms', 'draw_many', 'draw',
-           'contact_sheet', 'outline', 'homography', 'move', 'warp', 'shade', 'recompress', 'bend', 'bent', 'unbent',
-           'resample', 'carried', 'crease', 'rough', 'fade', 'stamp', 'lamp', 'fingers', 'fax', 'cropped', 'distort',
-           'degrade_page', 'degrade', 'without', 'ink_inside', 'box_check', 'field_schema', 'reading_order',
-           'drug_table', 'named', 'drug_text', 'answer', 'questions', 'form_row', 'sample_forms', 'save_llava']
+           'clinic', 'courses_of', 'drug', 'course', 'drug_lines', 'several', 'values', 'syllables', 'Font', 'usable',
+           'fonts', 'font_pool', 'look', 'wording', 'marks', 'options', 'print_date', 'print_drug', 'printed',
+           'square_code', 'Box', 'Form', 'compiler', 'typeset', 'sheet_pieces', 'render', 'snap', 'boxes_of',
+           'check_boxes', 'face', 'words_of', 'only_printed', 'blank_page', 'paint', 'lay_out', 'gather', 'set_forms',
+           'draw_many', 'draw', 'contact_sheet', 'outline', 'homography', 'move', 'warp', 'shade', 'recompress', 'bend',
+           'bent', 'unbent', 'resample', 'carried', 'crease', 'rough', 'fade', 'stamp', 'lamp', 'fingers', 'fax',
+           'cropped', 'distort', 'degrade_page', 'check_damage', 'worn', 'degrade', 'without', 'ink_inside',
+           'box_check', 'field_schema', 'reading_order', 'drug_table', 'named', 'drug_text', 'answer', 'questions',
+           'form_row', 'sample_forms', 'save_llava']
 
 # %% ../nbs/01b_forms.ipynb #b5766e9d
 import ctypes
@@ -99,19 +100,32 @@ def clinic(
                 address=f"{city} {rng.choice(lists['cities'][city])} {rng.choice(lists['roads'])} {rng.randint(1, 400)}")
 
 # %% ../nbs/01b_forms.ipynb #1372409b
+def courses_of(
+    name:str,   # Name of a drug
+    form:str,   # Its dosage form, a key of 'forms' in the list 'drugs'
+    most:float, # Units of a day at most
+)->list:        # Pairs (dose, times a day), some of them several times: that is how often they are drawn
+    "The doses that `form` allows and that keep below `most` a day, none of them a large part of it, and no half of what must not be broken."
+    lists = word_list('drugs')
+    if form not in lists['forms']: raise ValueError(f"form {form!r}; use one of {', '.join(lists['forms'])}")
+    rules,swallowed,broken = lists['forms'][form],form in lists['swallowed'],not any(w in name for w in lists['whole'])
+    fits = lambda dose, freq: dose*freq <= most and (not swallowed or dose <= max(1, most/3) and freq <= max(1, most)) and (broken or dose == int(dose))
+    return [(dose, freq) for dose in rules['doses'] for freq in rules['freqs'] if fits(float(dose), freq)]
+
+# %% ../nbs/01b_forms.ipynb #d958d868
 def drug(
     rng:random.Random, # Source of chance
     kind:str,          # A class of drugs, such as '소화기' or '주사'
     days:int,          # Days for which the form's drugs are given
 )->dict:               # drug_name, form, edi_code, dose, unit, freq (1 to 4), days, usage
-    "Draw one drug of class `kind` with `rng`, with a dose, unit and directions that fit its dosage form."
-    lists,usages = word_list('drugs'),word_list('clinics')['usages']
-    name,form,strengths = rng.choice(lists['drugs'][kind])
-    rules,strength = lists['forms'][form],rng.choice(strengths)
-    injected = form in lists['injections']
-    usage = usages.get('주사' if injected else form, usages['먹는'])
-    return dict(drug_name=f'{name} {strength}'.strip(), form=form, edi_code=f'6{zlib.crc32((name + strength).encode())%10**8:08}', dose=rng.choice(rules['doses']),
-                unit=rules['units'][0], freq=rng.choice(rules['freqs']), days=rng.choice((1, 1, 2, 3, 5)) if injected else days, usage=rng.choice(usage))
+    "Draw one drug of class `kind` with `rng`: a dose and times a day that are usual for it, a unit and directions that fit."
+    lists,clinics = word_list('drugs'),word_list('clinics')
+    name,form,strengths,most = rng.choice(lists['drugs'][kind])
+    at,injected = rng.randrange(len(strengths)),form in lists['injections']
+    dose,freq = rng.choice(courses_of(name, form, most[at]))
+    usages = clinics['usages'].get('주사' if injected else form, clinics['usages']['먹는'])
+    return dict(drug_name=f'{name} {strengths[at]}'.strip(), form=form, edi_code=f'6{zlib.crc32((name + strengths[at]).encode())%10**8:08}', dose=dose, unit=lists['forms'][form]['units'][0],
+                freq=freq, days=rng.choice((1, 1, 2, 3, 5)) if injected else days, usage=rng.choice([u for u in usages if clinics['usage_times'].get(u, freq) == freq]))
 
 # %% ../nbs/01b_forms.ipynb #7115bbf2
 def course(
@@ -164,11 +178,12 @@ def values(
     name,foreign = person(rng)
     issued = date(2019, 1, 1) + timedelta(days=rng.randrange((date(2027, 1, 1) - date(2019, 1, 1)).days))
     lines,known = drug_lines(rng, department),list(word_list('codes')['departments'][department])
+    once = [d['usage'] for d in lines if len(lines) == 1 or d['usage'] not in lists['usage_times']]  # directions for the whole sheet name no time of one drug
     return dict(patient_name=name, patient_rrn=rrn(rng, foreign, (0, 14) if department == '소아청소년과' else (3, 95), issued), issue_date=issued.isoformat(),
                 issue_no=f'{rng.randint(1, 99999):05}', insurance=pick(rng, {'1':88, '2':7, '3':2, '4':2, '5':1}), department=department, **clinic(rng, department),
                 disease_codes=rng.sample(known, pick(rng, {1:42, 2:33, 3:16, 4:9})), doctor_name=person(rng)[0], license_type='치과의사' if department == '치과' else '의사',
                 license_no=str(rng.randint(1000, 149999)), valid_days=str(rng.choice((3, 3, 3, 7, 7, 14, 30))), pharm_note=rng.choice(lists['notes']),
-                usage=lines[0]['usage'], drugs=lines if visits is None else several(seed, department, lines, visits))
+                usage=(once or [''])[0], drugs=lines if visits is None else several(seed, department, lines, visits))
 
 # %% ../nbs/01b_forms.ipynb #59adec32
 @lru_cache(maxsize=None)
@@ -993,6 +1008,37 @@ def degrade_page(
     return image, to
 
 # %% ../nbs/01b_forms.ipynb #29da2217
+def check_damage(
+    severity:int,      # 1 to 5
+    effects:tuple|str, # Some of `DAMAGES`, or a key of `RECIPES`
+)->tuple:              # Some of `DAMAGES`
+    "Raise where `severity` or `effects` are not known."
+    if severity not in range(1, 6): raise ValueError(f'severity {severity!r}; use a whole number from 1 to 5')
+    if isinstance(effects, str) and effects not in RECIPES: raise ValueError(f"recipe {effects!r}; use one of {', '.join(RECIPES)}")
+    effects = RECIPES[effects] if isinstance(effects, str) else tuple(effects)
+    if set(effects) - set(DAMAGES): raise ValueError(f"effects {', '.join(set(effects) - set(DAMAGES))}; use some of {', '.join(DAMAGES)}")
+    return effects
+
+def worn(
+    pages:list,     # PIL images, RGB or L
+    marks:list,     # For each page lists of `Box`es that move with it; damage looks out for those of the first list
+    name:str,       # The same name gives the same damage
+    severity:int,   # 1 to 5
+    effects:tuple,  # Some of `DAMAGES`
+    coloured:bool=True, # Is there a seal on it?
+)->tuple:           # (worse pages, `marks` where they are then)
+    "Make worse copies of `pages`."
+    images,moved = [],[]
+    for i,(page,here) in enumerate(zip(pages, marks)):
+        own = f'{name} {i}' if i else name
+        ink = 'RGB' if page.mode == 'RGB' and (coloured or 'stamp' in effects) else 'L' # without colour on it the page is grey: a third of the work
+        image,to = degrade_page(page if page.mode == ink else page.convert(ink), here[0], random.Random(f'degrade {own}'), lambda e: random.Random(f'{e} {own}'), severity, effects)
+        still = not set(effects) & {'rotation', 'perspective', 'curl', 'fold', 'crop'}
+        images.append(image.convert(page.mode))
+        moved.append([some if still else carried(some, to) for some in here])
+    return images, moved
+
+# %% ../nbs/01b_forms.ipynb #e6845e74
 def degrade(
     form:Form,               # A form, clean or degraded before
     severity:int=1,          # 1 (a good scan) to 5 (a poor phone photo)
@@ -1000,20 +1046,9 @@ def degrade(
     effects:tuple|str=EFFECTS, # Some of `DAMAGES`, or a key of `RECIPES`
 )->Form:                     # Same size, fields and layout; boxes moved with the picture
     "Make a worse copy of `form`, all its pages."
-    if severity not in range(1, 6): raise ValueError(f'severity {severity!r}; use a whole number from 1 to 5')
-    if isinstance(effects, str) and effects not in RECIPES: raise ValueError(f"recipe {effects!r}; use one of {', '.join(RECIPES)}")
-    effects = RECIPES[effects] if isinstance(effects, str) else tuple(effects)
-    if set(effects) - set(DAMAGES): raise ValueError(f"effects {', '.join(set(effects) - set(DAMAGES))}; use some of {', '.join(DAMAGES)}")
-    images,boxes,words = [],[],[]
-    for i,page in enumerate(form.pages):
-        name = f'{seed} {form.seed}' + f' {i}'*(i > 0)
-        ink = 'RGB' if page.mode == 'RGB' and (form.options.get('seal', True) or 'stamp' in effects) else 'L' # without colour on it the page is grey: a third of the work
-        on_page = [[b for b in some if b.page == i] for some in (form.boxes, form.words)]
-        image,to = degrade_page(page if page.mode == ink else page.convert(ink), on_page[0], random.Random(f'degrade {name}'), lambda e: random.Random(f'{e} {name}'), severity, effects)
-        still = not set(effects) & {'rotation', 'perspective', 'curl', 'fold', 'crop'}
-        images.append(image.convert(page.mode))
-        boxes += on_page[0] if still else carried(on_page[0], to)
-        words += on_page[1] if still else carried(on_page[1], to)
+    marks = [[[b for b in some if b.page == i] for some in (form.boxes, form.words)] for i in range(len(form.pages))]
+    images,moved = worn(form.pages, marks, f'{seed} {form.seed}', severity, check_damage(severity, effects), form.options.get('seal', True))
+    boxes,words = (sum(some, []) for some in zip(*moved))
     return replace(form, image=images[0], boxes=boxes, words=words, rest=tuple(images[1:]))
 
 # %% ../nbs/01b_forms.ipynb #215bd2a1
@@ -1078,7 +1113,7 @@ def field_schema()->dict: # JSON Schema, draft 2020-12
     "The schema of `Form.fields`."
     text = lambda pattern=None: dict(type='string') | ({'pattern': f'^({pattern})?$'} if pattern else {})
     line = dict(drug_name=dict(type='string', minLength=1), form=text(), edi_code=text(r'\d{9}'), dose=text(r'\d+(\.\d+)?'), unit=text(),
-                freq=dict(type='integer', minimum=1, maximum=24), days=dict(type='integer', minimum=1, maximum=365), usage=text(), department=text())
+                freq=dict(type='integer', minimum=1, maximum=24), days=dict(type='integer', minimum=1, maximum=366), usage=text(), department=text())
     whole = dict(patient_name=text(), patient_rrn=text(r'\d{6}-[0-9][0-9*]{6}'), issue_date=dict(type='string', pattern=r'^(\d{4}-\d{2}-\d{2})?$'), issue_no=text(r'\d+'),
                  insurance=dict(enum=list('12345')), department=text(), inst_name=text(), institution_code=text(r'\d{8}'), inst_phone=text(r'0\d{1,2}-\d{3,4}-\d{4}'),
                  inst_fax=text(r'0\d{1,2}-\d{3,4}-\d{4}'), inst_email=text(r'[^@ ]+@[^@ ]+'), address=text(),

@@ -511,8 +511,8 @@ OCR = {
               '--damaged': dict(type=float, default=.5, help='share of damaged pages (default: 0.5)'), '--seed': dict(type=int, default=10_000, help='seed of the first page (default: 10000)')}),
     'train': ('tune a reader on such pages', [('recipe', 'TOML file or a preset: ocr_7b, ocr_7b_small')], {'--rows': dict(required=True, help='LLaVA JSON: rows.json of ocr synth, or your own')}),
     'read': ('read files and folders to JSONL and CSV', [('bundle', 'folder of a bundle'), ('sources', 'pictures, PDFs, folders')], {'--out': dict(required=True, help='folder to write; one begun before goes on'),
-             '--kind': dict(choices=('prescription', 'receipt', 'checkup'), help='what all pages are, if that is known'), '--explain': dict(action='store_true', help='print the explanation for the patient too')}),
-    'schema': ('print the JSON Schema of what read gives', [('document', 'prescription, receipt or checkup')], {}),
+             '--kind': dict(choices=('prescription', 'receipt', 'statement', 'checkup'), help='what all pages are, if that is known'), '--explain': dict(action='store_true', help='print the explanation for the patient too')}),
+    'schema': ('print the JSON Schema of what read gives', [('document', 'prescription, receipt, statement or checkup')], {}),
     'ask': ('ask one question about a picture', [('bundle', 'folder of a bundle'), ('image', 'picture'), ('question', 'what is asked')], {}),
 }
 

@@ -6,11 +6,11 @@
 __all__ = ['LABELS', 'LABEL_AT', 'LONGEST', 'LINES', 'WIDE', 'LEAST_GLYPH', 'OFTEN_EMPTY', 'EXPECTED', 'TITLE', 'FIRM', 'ENOUGH',
            'FORM', 'MONTHS', 'DOUBT', 'PAGES', 'KINDS_OF_FILE', 'COLUMNS', 'value_spans', 'json_spans', 'parse_page',
            'answer_probs', 'Confidence', 'confidence_at', 'print_lines', 'print_warning', 'find_gutter', 'split_forms',
-           'Reading', 'load_reading', 'inner_checks', 'evidence_of', 'assemble', 'Reader', 'open_reader',
-           'trace_values', 'read_strips', 'ask_twice', 'read_whole', 'firm', 'titled', 'read_upright', 'fits_reader',
-           'read_all', 'read', 'Reply', 'ask', 'date_words', 'doubt', 'drug_words', 'receipt_words', 'checkup_words',
-           'explain', 'pages_of', 'find_files', 'whole_pages', 'resume', 'save_csv', 'own_folder', 'read_files',
-           'ocr_synth', 'ocr_schema', 'ocr_train', 'ocr_read', 'ocr_ask']
+           'Reading', 'load_reading', 'statement_checks', 'inner_checks', 'evidence_of', 'assemble', 'Reader',
+           'open_reader', 'trace_values', 'read_strips', 'ask_twice', 'read_whole', 'firm', 'titled', 'read_upright',
+           'fits_reader', 'read_all', 'read', 'Reply', 'ask', 'date_words', 'doubt', 'drug_words', 'receipt_words',
+           'statement_words', 'checkup_words', 'explain', 'pages_of', 'find_files', 'whole_pages', 'resume', 'save_csv',
+           'own_folder', 'read_files', 'ocr_synth', 'ocr_schema', 'ocr_train', 'ocr_read', 'ocr_ask']
 
 # %% ../nbs/02a_reading.ipynb #7b335d0c
 import csv, json, re
@@ -24,11 +24,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from . import core, fields as fd
 from .batches import SPECIAL, chat_text
 from .data import Quarantine, assistant, open_image, read_llava, user
-from .documents import (DOCUMENTS, LANGS, SCHEMA, Checkup, Document, Prescription, Receipt, check_kind, check_lang, course_words, document_schema, fit_fields,
+from .documents import (DOCUMENTS, LANGS, SCHEMA, Checkup, Document, Prescription, Receipt, Statement, check_kind, check_lang, course_words, document_schema, fit_fields,
                               json_question, sex_of, singular, translated)
 from .forms import LAYOUTS, word_list
 from .models import VIEWS, load_bundle, shifted, tokenizer_of
-from .papers import VERDICTS, charges, out_of_range, ranges_of, term, verdict
+from .papers import AMOUNTS, VERDICTS, charges, out_of_range, ranges_of, term, verdict
 from .sheets import page_strips, read_sheet
 from .small import read_lines
 from .qwen_ocr import FIELDS, READ_LINE, draw_page, join_answers, page_jobs, strip_rows, train_pages, unit_in_chinese
@@ -209,9 +209,9 @@ class Reading(BaseModel):
     "What was read of one form, and how far to trust it."
     model_config = ConfigDict(extra='forbid')
     schema_version:int = SCHEMA # Version of the list of fields
-    kind:Literal['prescription', 'receipt', 'checkup', 'none'] # What the picture shows
+    kind:Literal[(*DOCUMENTS, 'none')] # What the picture shows
     lang:Literal[LANGS] # Language of the question
-    fields:Annotated[Prescription|Receipt|Checkup, Field(discriminator='kind')]|None = None # The fields; None where nothing was found
+    fields:Annotated[Prescription|Receipt|Statement|Checkup, Field(discriminator='kind')]|None = None # The fields; None where nothing was found
     confidence:dict[str, Confidence] = {} # Address of a field, such as 'drugs.0.dose' → how sure its value is
     evidence:float = 0. # Share of the entries every such form has that were read, each weighed by its confidence, in [0, 1]
     raw:str = '' # The answer as the model gave it
@@ -234,6 +234,19 @@ def load_reading(
 # %% ../nbs/02a_reading.ipynb #d15a4c76
 OFTEN_EMPTY = ('s6', 'card', 'cash_receipt', 'cash') # Cells of a receipt that a print may leave empty for zero
 
+def statement_checks(
+    doc:Statement # An itemised statement
+) -> list: # Warnings, none where all agrees
+    "Which lines and sums of `doc` contradict each other."
+    out, lines = [], [l for l in doc.rows if l.total is not None]
+    for i, l in enumerate(doc.rows):
+        shares = [getattr(l, k) for k in AMOUNTS[1:]]
+        if None not in (l.price, l.times, l.days, l.total) and l.price*l.times*l.days != l.total: out.append(f'rows.{i}: {l.price:,} × {l.times} × {l.days} is not {l.total:,}')
+        if None not in (l.total, *shares) and sum(shares) != l.total: out.append(f'rows.{i}: the shares add up to {sum(shares):,}, the total is {l.total:,}')
+    if lines and len(lines) == len(doc.rows) and doc.sub.get('total', sum(l.total for l in lines)) != sum(l.total for l in lines): out.append(f"sub: the lines add up to {sum(l.total for l in lines):,}, not to {doc.sub['total']:,}")
+    out += [f'sum: {k} is {doc.sum[k]:,}, but {doc.sub[k]:,} and {doc.adjust[k]:,} were read' for k in doc.sum if k in doc.sub and k in doc.adjust and doc.sub[k] + doc.adjust[k] != doc.sum[k]]
+    return out
+
 def inner_checks(
     doc:Document # A document of any kind
 ) -> list: # Warnings, none where all agrees
@@ -245,6 +258,7 @@ def inner_checks(
             terms = re.findall(r'([+-])(\w+)', parts)
             if n[total] is None or all(n[k] is None for _, k in terms) or any(n[k] is None and k not in OFTEN_EMPTY for _, k in terms): continue
             if (right := sum((n[k] or 0)*(1 if sign == '+' else -1) for sign, k in terms)) != n[total]: out.append(f'sum: {total} is {n[total]:,}, but {parts.lstrip("+")} is {right:,}')
+    if doc.kind == 'statement': out += statement_checks(doc)
     if doc.kind == 'checkup' and (sex := sex_of(doc)):
         known = word_list('papers')['checkup_items']
         for item, text in doc.results.items():
@@ -254,7 +268,7 @@ def inner_checks(
     return out
 
 # %% ../nbs/02a_reading.ipynb #f4a52c29
-EXPECTED = dict(prescription=('patient_name', 'patient_rrn', 'issue_date', 'disease_codes', 'drugs'), receipt=('patient_name', 'day', 'items', 's7', 's8'), checkup=('name', 'day', 'results', 'verdicts', 'overall'))
+EXPECTED = dict(prescription=('patient_name', 'patient_rrn', 'issue_date', 'disease_codes', 'drugs'), receipt=('patient_name', 'day', 'items', 's7', 's8'), statement=('patient_name', 'day', 'rows', 'sum', 'inst_name'), checkup=('name', 'day', 'results', 'verdicts', 'overall'))
 
 def evidence_of(
     doc:Document, # A document
@@ -537,6 +551,18 @@ def receipt_words(
     ways = [w['amount'].format(term(word, lang), f'{won:,}') for word, won in (('카드', doc.card), ('현금영수증', doc.cash_receipt), ('현금', doc.cash)) if won]
     return [w[k].format(**money) + w['stop'] for k in shown] + [w['paid'].format(w['and'].join(ways)) + w['stop']]*bool(ways) + [l for l in charges(dict(items=doc.items), lang).split('\n') if l]
 
+# %% ../nbs/02a_reading.ipynb #38ce471a
+def statement_words(
+    doc:Statement, # An itemised statement
+    lang:str # One of `LANGS`
+) -> list: # Lines
+    "Says what the statement adds up to, and each of its lines."
+    w, own = word_list('papers')['statement'][lang], word_list('reading')[lang]
+    money = lambda values: {k: f'{v:,}' if isinstance(v, int) else str(v) for k, v in values.items()}
+    whole = lambda l: None not in (l.date, l.price, l.times, l.days, l.total) and l.name
+    line = lambda l: w['line'].format(**money(l.model_dump())) if whole(l) else f"{l.name or own['unread']}{own['colon']}{own['unread'] if l.total is None else word_list('questions')[lang]['answers']['won'].format(f'{l.total:,}')}"
+    return [w['total'].format(**money(doc.sum))]*(set(AMOUNTS) <= set(doc.sum)) + [line(l) for l in doc.rows]
+
 # %% ../nbs/02a_reading.ipynb #6741ee8f
 def checkup_words(
     doc:Checkup, # A check-up
@@ -569,7 +595,7 @@ def explain(
     if doc.kind == 'prescription':
         lines += [w['drugs'] + w['colon'].rstrip()] + ([drug_words(reading, i, lang) for i in range(len(doc.drugs))] or [w['unread']])
         if doc.valid_days: lines.append(singular(w['valid'].format(doc.valid_days)) + doubt(reading, 'valid_days', lang) + w['stop'])
-    else: lines += receipt_words(doc, lang) if doc.kind == 'receipt' else checkup_words(doc, lang)
+    else: lines += dict(receipt=receipt_words, statement=statement_words, checkup=checkup_words)[doc.kind](doc, lang)
     return '\n'.join([*lines, w['reminder']])
 
 # %% ../nbs/02a_reading.ipynb #ed73cf0c

@@ -120,7 +120,7 @@ def test_commands_from_drawn_pages_to_answers(tmp, monkeypatch, capsys):
     assert not main(['ocr', 'train', 'ocr_7b_small', '--rows', 'lines/rows.json', '--name', 'strips', *small])
     assert not main(['ocr', 'read', 'runs/strips/bundle', 'inbox/0.png', '--out', 'read', '--lang', 'en', '--explain'])
     assert [r['file'] for r in lines(tmp/'read'/'readings.jsonl')] == ['inbox/0.png'] and 'pharmacist' in capsys.readouterr().out
-    assert not main(['ocr', 'synth', 'whole_pages', '--draw', '4', '--kinds', 'prescription,receipt,checkup,none'])
+    assert not main(['ocr', 'synth', 'whole_pages', '--draw', '5', '--kinds', 'prescription,receipt,statement,checkup,none'])
     assert not main(['ocr', 'train', 'ocr_7b_small', '--rows', 'whole_pages/rows.json', '--name', 'whole', *small, 'present=page', 'policy.min_pixels=784', 'policy.max_pixels=50176', 'max_tokens=4096'])
     capsys.readouterr()
     assert not main(['ocr', 'ask', 'runs/whole/bundle', 'inbox/0.png', 'Whose prescription is this?', '--lang', 'en'])

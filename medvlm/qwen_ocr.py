@@ -6,10 +6,10 @@
 __all__ = ['FIELDS', 'KINDS', 'ORDER', 'LABEL', 'WANTED', 'RUNAWAY', 'WORDINGS', 'OTHERS', 'INSURANCE', 'UNSEEN_TICKS',
            'PRINTED_BESIDE', 'UPRIGHT', 'READ_LINE', 'TRAIN_LAYOUTS', 'TEST_LAYOUTS', 'WIDTHS', 'LEFT_OUT', 'DOCUMENT',
            'parse_answer', 'strip_answer', 'share_out', 'fits', 'unit_in_chinese', 'join_answers', 'page_row', 'ticks',
-           'label_line', 'value_line', 'drug_line', 'made_up_lines', 'strip_rows', 'PageJob', 'draw_page', 'train_job',
-           'page_jobs', 'in_processes', 'predict', 'answer_text', 'reference', 'score_answers', 'train_pages',
-           'score_pages', 'own_rows', 'kept', 'score_base', 'policy_line', 'write_report', 'demo_sets', 'error_line',
-           'conclude', 'demo']
+           'spread', 'label_line', 'value_line', 'drug_line', 'made_up_lines', 'strip_rows', 'PageJob', 'draw_page',
+           'train_job', 'page_jobs', 'in_processes', 'predict', 'answer_text', 'reference', 'score_answers',
+           'train_pages', 'score_pages', 'own_rows', 'kept', 'score_base', 'policy_line', 'write_report', 'demo_sets',
+           'error_line', 'conclude', 'demo']
 
 # %% ../nbs/02_qwen_ocr.ipynb #bc34a485
 import random, re
@@ -151,12 +151,22 @@ def ticks(
     return rng.choice((' ', '  ')).join(f'{left}{m}{right}{n}' for m, n in zip(marks, names))
 
 # %% ../nbs/02_qwen_ocr.ipynb #4f17de2b
+def spread(
+    label:str, # Word of a form
+    rng:random.Random, # Source of randomness
+    share:float=.35 # How often letters are spread
+) -> str: # The same word, now and then with spaces between its letters
+    "Sets a `label` as forms fill the width of a cell with it."
+    gap = ' '*rng.choice((1, 1, 2, 3, 4, 6))
+    return gap.join(label) if rng.random() < share and re.fullmatch('[가-힣]{2,6}', label) else label
+
+# %% ../nbs/02_qwen_ocr.ipynb #55b8af63
 def label_line(
     rng:random.Random # Source of randomness
 ) -> list: # Cells from left to right
     "Printed words of forms without any value."
     words = [w for v in (WORDINGS | OTHERS).values() for w in v.split('|')]
-    return [rng.choice(rng.choice((words, PRINTED, PRINTED_BESIDE, [ticks(rng)], UPRIGHT))) for _ in range(rng.randrange(1, 6))]
+    return [spread(rng.choice(rng.choice((words, PRINTED, PRINTED_BESIDE, [ticks(rng)], UPRIGHT))), rng) for _ in range(rng.randrange(1, 6))]
 
 # %% ../nbs/02_qwen_ocr.ipynb #69bb53ba
 def value_line(
@@ -168,13 +178,13 @@ def value_line(
     cells, keys = beside(.25), []
     names = [k for k in (WORDINGS if rng.random() < .6 else [*WORDINGS, *OTHERS]) if fields.get(k)]
     for name in rng.sample(names, min(len(names), rng.choice([1, 2, 2, 3, 3, 4]))):
-        label = rng.choice((WORDINGS | OTHERS)[name].split('|'))
+        label = spread(rng.choice((WORDINGS | OTHERS)[name].split('|')), rng)
         if name.endswith('name') or rng.random() < .5: cells.append(label + rng.choice(['', ':', ' :']))
         if name == 'disease_codes':
-            codes = [' '.join(c) for c in fields[name]] if rng.random() < .3 else fields[name]  # a letter to a box
+            codes = [(' '*rng.choice((1, 1, 2, 3))).join(c) for c in fields[name]] if rng.random() < .45 else fields[name]  # a letter to a box
             cells += codes if rng.random() < .7 else [rng.choice((', ', ',', ' ', '/')).join(fields[name])]
             if rng.random() < .3: cells.append(ticks(rng))
-            elif rng.random() < .4: cells = [rng.choice(('기호', '분류', '질병'))]*(not cells) + cells + label_line(rng)  # labels whose values stand on other lines
+            elif rng.random() < .55: cells = [rng.choice(('기호', '분류', '질병'))]*(not cells) + cells + label_line(rng)  # labels whose values stand on other lines
             keys += [f'{name}.{i}' for i in range(len(fields[name]))]
         elif name == 'issue_date': cells.append(date_text(rng, fields[name])); keys.append(name)
         elif name == 'license_no' and rng.random() < .5: cells += ['제', fields[name], '호']

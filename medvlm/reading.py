@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['LABELS', 'LABEL_AT', 'LONGEST', 'LINES', 'WIDE', 'LEAST_GLYPH', 'OFTEN_EMPTY', 'EXPECTED', 'TITLE', 'FIRM', 'ENOUGH',
-           'FORM', 'MONTHS', 'DOUBT', 'PAGES', 'KINDS_OF_FILE', 'COLUMNS', 'value_spans', 'json_spans', 'parse_page',
-           'answer_probs', 'Confidence', 'confidence_at', 'print_lines', 'print_warning', 'find_gutter', 'split_forms',
-           'Reading', 'load_reading', 'statement_checks', 'inner_checks', 'evidence_of', 'assemble', 'Reader',
-           'open_reader', 'trace_values', 'read_strips', 'ask_twice', 'read_whole', 'firm', 'titled', 'read_upright',
-           'fits_reader', 'read_all', 'read', 'Reply', 'ask', 'date_words', 'doubt', 'drug_words', 'receipt_words',
-           'statement_words', 'checkup_words', 'explain', 'pages_of', 'find_files', 'whole_pages', 'resume', 'save_csv',
-           'own_folder', 'read_files', 'ocr_synth', 'ocr_schema', 'ocr_train', 'ocr_read', 'ocr_ask']
+           'FORM', 'MONTHS', 'DOUBT', 'READABLE', 'PAGES', 'KINDS_OF_FILE', 'COLUMNS', 'value_spans', 'json_spans',
+           'parse_page', 'answer_probs', 'Confidence', 'confidence_at', 'print_lines', 'print_warning', 'find_gutter',
+           'split_forms', 'Reading', 'load_reading', 'statement_checks', 'inner_checks', 'evidence_of', 'assemble',
+           'Reader', 'open_reader', 'trace_values', 'read_strips', 'ask_twice', 'read_whole', 'firm', 'titled',
+           'read_upright', 'fits_reader', 'read_all', 'read', 'date_words', 'doubt', 'drug_words', 'receipt_words',
+           'statement_words', 'checkup_words', 'explain', 'Reply', 'as_read', 'ask_fields', 'check_turns', 'ask',
+           'pages_of', 'find_files', 'whole_pages', 'resume', 'save_csv', 'own_folder', 'read_files', 'ocr_synth',
+           'ocr_schema', 'ocr_train', 'ocr_read', 'ocr_ask']
 
 # %% ../nbs/02a_reading.ipynb #7b335d0c
 import csv, json, re
@@ -32,7 +33,8 @@ from .papers import AMOUNTS, VERDICTS, charges, out_of_range, ranges_of, term, v
 from .sheets import page_strips, read_sheet
 from .small import read_lines
 from .qwen_ocr import FIELDS, READ_LINE, draw_page, join_answers, page_jobs, strip_rows, train_pages, unit_in_chinese
-from .questions import write_asked
+from .questions import Page, write_asked
+from .replies import reply_lines, understand
 from .sources import save_llava_json
 from .train import Recipe, ask as ask_rows, from_table, question_of
 
@@ -474,34 +476,6 @@ def read(
     "Reads the form in a picture."
     return read_all(reader, image, lang, kind)[0]
 
-# %% ../nbs/02a_reading.ipynb #2320f6c9
-class Reply(BaseModel):
-    "An answer to a free question."
-    text:str # The answer
-    lang:Literal[LANGS] # Language that was asked for
-    confidence:Confidence|None = None # How sure its tokens are; None for an empty answer
-    finish_reason:str = 'stop' # 'length' when it was cut off
-    history:list[tuple[str, str]] = [] # All questions with their answers, this one last: what to pass next time
-
-def ask(
-    reader:Reader, # A reader of whole pages
-    image, # Photo or scan: path, bytes or PIL image
-    question:str, # What is asked, at most 2,000 characters
-    history=(), # Pairs (question, answer) of the turns before, such as `Reply.history`
-    lang:str='zh' # One of `LANGS`: the language of the answer
-) -> Reply: # The answer
-    "Asks a free `question` about a picture."
-    w = word_list('reading')[check_lang(lang)]
-    if reader.recipe.present != 'page': raise ValueError(f"{reader.name}: its recipe shows {reader.recipe.present}, and free questions need the whole page; take a bundle tuned with present='page', or `read` and `explain`")
-    turns = [(str(q), str(a)) for q, a in history] + [(question, None)]
-    for q, a in turns:
-        if not q.strip() or len(q) > 2000 or a == '': raise ValueError(f'a turn with {len(q)} characters of question and {len(a or "-")} of answer; allowed are 1 to 2,000, and no empty answers; leave it out or shorten it')
-    messages = [m for i, (q, a) in enumerate(turns) for m in ([user(f"{q}\n{w['speak']}", not i)] + ([assistant(a)] if a else []))]
-    row = dict(id='question', images=[open_image(image)], messages=messages, label=None, group='page', source='reading', meta={})
-    answer = ask_rows(reader.model, reader.processor, [row], reader.recipe.new_tokens)[0]
-    sure = confidence_at(answer_probs(reader.model, reader.processor, [row], [answer.text])[0], 0, len(answer.text))
-    return Reply(text=answer.text, lang=lang, confidence=sure, finish_reason=answer.finish_reason, history=[(q, a) for q, a in turns[:-1]] + [(question, answer.text)])
-
 # %% ../nbs/02a_reading.ipynb #2f160a9d
 MONTHS = 'January February March April May June July August September October November December'.split()
 
@@ -561,7 +535,7 @@ def statement_words(
     money = lambda values: {k: f'{v:,}' if isinstance(v, int) else str(v) for k, v in values.items()}
     whole = lambda l: None not in (l.date, l.price, l.times, l.days, l.total) and l.name
     line = lambda l: w['line'].format(**money(l.model_dump())) if whole(l) else f"{l.name or own['unread']}{own['colon']}{own['unread'] if l.total is None else word_list('questions')[lang]['answers']['won'].format(f'{l.total:,}')}"
-    return [w['total'].format(**money(doc.sum))]*(set(AMOUNTS) <= set(doc.sum)) + [line(l) for l in doc.rows]
+    return ([w['total'].format(**money(doc.sum))] if set(AMOUNTS) <= set(doc.sum) else []) + [line(l) for l in doc.rows]
 
 # %% ../nbs/02a_reading.ipynb #6741ee8f
 def checkup_words(
@@ -597,6 +571,71 @@ def explain(
         if doc.valid_days: lines.append(singular(w['valid'].format(doc.valid_days)) + doubt(reading, 'valid_days', lang) + w['stop'])
     else: lines += dict(receipt=receipt_words, statement=statement_words, checkup=checkup_words)[doc.kind](doc, lang)
     return '\n'.join([*lines, w['reminder']])
+
+# %% ../nbs/02a_reading.ipynb #2320f6c9
+class Reply(BaseModel):
+    "An answer to a free question."
+    text:str # The answer
+    lang:Literal[LANGS] # Language that was asked for
+    confidence:Confidence|None = None # How sure its tokens are; None for an empty answer
+    finish_reason:str = 'stop' # 'length' when it was cut off
+    history:list[tuple[str, str]] = [] # All questions with their answers, this one last: what to pass next time
+    understood:str = '' # Which question it was taken for, where a reply is put together from fields
+
+READABLE = ('patient_name', 'patient_rrn', 'issue_date', 'disease_codes') # Fields beside the drugs that a reader of strips looks for
+
+def as_read(
+    reading:Reading # Of a prescription
+) -> Page: # A page with its fields, '' where nothing was read
+    "What `reading` says, in the form that `replies` takes."
+    plain = lambda x: {k: plain(v) for k, v in x.items()} if isinstance(x, dict) else [plain(v) for v in x] if isinstance(x, list) else '' if x is None else x
+    return Page(reading.kind, plain(reading.fields.model_dump(mode='json', by_alias=True)), None, 'read')
+
+def ask_fields(
+    reading:Reading, # From `read`
+    question:str, # What is asked
+    lang:str # One of `LANGS`
+) -> Reply: # The answer, put together from the fields; lines that rest on doubtful ones are marked
+    "Answers a `question` from what was read of a prescription."
+    w = word_list('reading')[lang]
+    if reading.kind == 'none': return Reply(text=w['none'], lang=lang, history=[(question, w['none'])])
+    if reading.kind != 'prescription': raise ValueError(f'reading of a {reading.kind}; questions are answered from the fields of prescriptions; take a bundle tuned with present=\'page\'')
+    page, used, lines = as_read(reading), {}, []
+    for line, rests_on in reply_lines(page, question, lang, READABLE):
+        mine = {a: c for a, c in reading.confidence.items() if any(a == at or a.startswith(f'{at}.') for at in rests_on)}
+        lines.append(line + (w['doubt'] if any(c.least < DOUBT for c in mine.values()) else '')); used |= mine
+    sure = Confidence(mean=round(float(np.mean([c.mean for c in used.values()])), 4), least=min(c.least for c in used.values()), tokens=sum(c.tokens for c in used.values())) if used else None
+    text = '\n'.join(lines)
+    asked = understand(question, 'prescription', tuple(d['drug_name'] for d in page.fields['drugs']))
+    return Reply(text=text, lang=lang, confidence=sure, history=[(question, text)], understood=' '.join(filter(None, (asked.kind, asked.key, asked.drug))))
+
+# %% ../nbs/02a_reading.ipynb #99a0e286
+def check_turns(
+    turns:list # Pairs (question, answer), the last without an answer
+):
+    "Raises for a turn that is empty or too long."
+    for q, a in turns:
+        if not q.strip() or len(q) > 2000 or a == '': raise ValueError(f'a turn with {len(q)} characters of question and {len(a or "-")} of answer; allowed are 1 to 2,000, and no empty answers; leave it out or shorten it')
+
+def ask(
+    reader:Reader, # From `open_reader`
+    image, # Photo or scan: path, bytes or PIL image; for a reader of strips a `Reading` too, which saves reading it again
+    question:str, # What is asked, at most 2,000 characters
+    history=(), # Pairs (question, answer) of the turns before, such as `Reply.history`
+    lang:str='zh' # One of `LANGS`: the language of the answer
+) -> Reply: # The answer
+    "Asks a free `question` about a picture."
+    w = word_list('reading')[check_lang(lang)]
+    turns = [(str(q), str(a)) for q, a in history] + [(question, None)]
+    check_turns(turns)
+    if reader.recipe.present != 'page':
+        reply = ask_fields(image if isinstance(image, Reading) else read(reader, image, lang), question, lang)
+        return reply.model_copy(update=dict(history=turns[:-1] + reply.history))
+    messages = [m for i, (q, a) in enumerate(turns) for m in ([user(f"{q}\n{w['speak']}", not i)] + ([assistant(a)] if a else []))]
+    row = dict(id='question', images=[open_image(image)], messages=messages, label=None, group='page', source='reading', meta={})
+    answer = ask_rows(reader.model, reader.processor, [row], reader.recipe.new_tokens)[0]
+    sure = confidence_at(answer_probs(reader.model, reader.processor, [row], [answer.text])[0], 0, len(answer.text))
+    return Reply(text=answer.text, lang=lang, confidence=sure, finish_reason=answer.finish_reason, history=[(q, a) for q, a in turns[:-1]] + [(question, answer.text)])
 
 # %% ../nbs/02a_reading.ipynb #ed73cf0c
 PAGES = 20 # Pages of one PDF that are read
@@ -775,5 +814,5 @@ def ocr_ask(
 ):
     "Asks one free question about a picture and prints the answer with its confidence."
     reply = ask(open_reader(args.bundle), args.image, args.question, lang=args.lang)
-    sure = f'least probable token {reply.confidence.least:.2f}, mean {reply.confidence.mean:.2f}' if reply.confidence else 'no answer'
-    print(f"{reply.text}\n({sure}; {'complete' if reply.finish_reason == 'stop' else 'cut off'})\n{word_list('reading')[args.lang]['reminder']}")
+    sure = f'least probable token {reply.confidence.least:.2f}, mean {reply.confidence.mean:.2f}' if reply.confidence else 'rests on no value'
+    print(f"{reply.text}\n({sure}; {f'understood as {reply.understood}' if reply.understood else 'complete' if reply.finish_reason == 'stop' else 'cut off'})\n{word_list('reading')[args.lang]['reminder']}")

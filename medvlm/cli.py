@@ -506,7 +506,7 @@ PLACES = {'kind': dict(choices=('qa', 'skin', 'xray', 'llava', 'table'), metavar
 
 # %% ../nbs/07_cli.ipynb #4e7f8b41
 OCR = {
-    'synth': ('draw pages with their readings, or questions about them', [('out', 'folder to write')], {'--draw': dict(type=int, default=100, help='pages (default: 100)'), '--kinds': dict(default='prescription', help='prescription, receipt, statement, checkup, and none for pictures that are no form, with commas (default: prescription)'),
+    'synth': ('draw pages with their readings, or questions about them', [('out', 'folder to write')], {'--draw': dict(type=int, default=100, help='pages (default: 100)'), '--kinds': dict(default='prescription', help='prescription, receipt, statement, checkup, and none for pictures that are no form, with commas; shares as in prescription=.9,receipt=.1 (default: prescription)'),
               '--answers': dict(default='json', choices=('json', 'labels', 'questions'), help='json: the whole page, for large models; questions: three of a patient about each page; labels: for readers of strips (default: json)'),
               '--damaged': dict(type=float, default=.5, help='share of damaged pages (default: 0.5)'), '--seed': dict(type=int, default=10_000, help='seed of the first page (default: 10000)')}),
     'train': ('tune a reader on such pages', [('recipe', 'TOML file or a preset: ocr_7b, ocr_7b_small')], {'--rows': dict(required=True, help='LLaVA JSON: rows.json of ocr synth, or your own')}),

@@ -10,8 +10,8 @@ __all__ = ['LABELS', 'LABEL_AT', 'LONGEST', 'LINES', 'WIDE', 'LEAST_GLYPH', 'OFT
            'Reader', 'open_reader', 'trace_values', 'read_strips', 'ask_twice', 'read_whole', 'firm', 'titled',
            'read_upright', 'fits_reader', 'read_all', 'read', 'date_words', 'doubt', 'drug_words', 'receipt_words',
            'statement_words', 'checkup_words', 'explain', 'Reply', 'as_read', 'ask_fields', 'check_turns', 'ask',
-           'pages_of', 'find_files', 'whole_pages', 'resume', 'save_csv', 'own_folder', 'read_files', 'ocr_synth',
-           'ocr_schema', 'ocr_train', 'ocr_read', 'ocr_ask']
+           'pages_of', 'find_files', 'whole_pages', 'resume', 'save_csv', 'own_folder', 'read_files', 'shares_of',
+           'ocr_synth', 'ocr_schema', 'ocr_train', 'ocr_read', 'ocr_ask']
 
 # %% ../nbs/02a_reading.ipynb #7b335d0c
 import csv, json, re
@@ -758,23 +758,35 @@ def read_files(
     return dict(forms={k: sum(r['kind'] == k for r in rows) for k in (*DOCUMENTS, 'none')}, read=now, before=len(done), quarantine=len(q), notes=len(q.notes))
 
 # %% ../nbs/02a_reading.ipynb #2f5f1438
+def shares_of(
+    text:str # Kinds of paper with commas, each perhaps with its share: 'prescription=.9,receipt=.1'
+) -> dict: # Kind → share of the pages; 1 together
+    "How many pages of each kind are wanted."
+    parts = [p.strip().partition('=') for p in text.split(',')]
+    if wrong := sorted({k for k, _, _ in parts} - {*DOCUMENTS, 'none'}): raise ValueError(f'--kinds {wrong[0]}; allowed are {", ".join(DOCUMENTS)} and none, with commas')
+    try: given = {k: float(share) if sep else None for k, sep, share in parts}
+    except ValueError: raise ValueError(f'--kinds {text}; a share is a number, such as receipt=.1') from None
+    if not any(given.values()): return dict.fromkeys(given, 1/len(given))
+    if None in given.values() or min(given.values()) < 0 or abs(sum(given.values()) - 1) > 1e-6: raise ValueError(f'--kinds {text}; shares are given for all kinds or none, from 0, and add up to 1')
+    return given
+
+# %% ../nbs/02a_reading.ipynb #0421b272
 def ocr_synth(
     args # Parsed arguments of `ocr synth`: out, draw, kinds, lang, answers, damaged, seed
 ):
     "Draws pages with their readings into a folder, as LLaVA JSON that `ocr train` takes."
-    kinds, langs = (list(dict.fromkeys(map(str.strip, t.split(',')))) for t in (args.kinds, args.lang))
+    shares, langs = shares_of(args.kinds), list(dict.fromkeys(map(str.strip, args.lang.split(','))))
     for l in langs: check_lang(l)
-    if wrong := sorted(set(kinds) - {*DOCUMENTS, 'none'}): raise ValueError(f'--kinds {wrong[0]}; allowed are {", ".join(DOCUMENTS)} and none, with commas')
     if args.draw < 1 or args.seed < 0: raise ValueError(f'--draw {args.draw}, --seed {args.seed}; allowed are 1 or more pages and seeds from 0')
     if not 0 <= args.damaged <= 1: raise ValueError(f'--damaged {args.damaged}; allowed is a share from 0 to 1')
     if args.answers == 'labels':
-        if (kinds, langs) != (['prescription'], ['zh']): raise ValueError(f'--answers labels for {args.kinds} in {args.lang}; allowed are prescriptions in zh; take --answers json')
+        if (list(shares), langs) != (['prescription'], ['zh']): raise ValueError(f'--answers labels for {args.kinds} in {args.lang}; allowed are prescriptions in zh; take --answers json')
         with core.atomic_folder(args.out, 'drawn') as new:
             save_llava_json(map(draw_page, page_jobs(args.draw, args.seed, tuple(LAYOUTS), [], args.damaged)), new/'rows.json')
             core.save_json(dict(kind='drawn', rows=args.draw, seed=args.seed, versions=core.versions()), new/'manifest.json')
     else:
         each, asked = (1, ('json',)) if args.answers == 'json' else (3, None)
-        write_asked(args.out, args.draw*each, dict.fromkeys(kinds, 1/len(kinds)), langs, each, args.damaged, seed=args.seed, widths=(700, 842, 1191), kinds=asked, workers=1 if args.draw < 100 else 2)
+        write_asked(args.out, args.draw*each, shares, langs, each, args.damaged, seed=args.seed, widths=(700, 842, 1191), kinds=asked, workers=1 if args.draw < 100 else 2)
     rows = core.load_json(Path(args.out)/'rows.json')
     print(f"{len(rows)} rows about {len({r['group'] for r in rows})} pages: {Path(args.out)/'rows.json'}")
 

@@ -311,7 +311,8 @@ def absent_fields(
 )->dict:       # Reason -> addresses: 'blank', 'other', 'charge', 'not_done', or names of drugs: 'drug'
     "What can be asked of `page` and is not there."
     f,lists = page.fields,word_list('questions')
-    out = dict(blank=[k for k in lists['fields'][page.kind] if f.get(FIELD_KEYS.get(k, k), '') == ''], other=list(lists['absent'][page.kind]))
+    told = any(d in f.get('inst_name', '') for d in word_list('clinics')['departments'])                # a clinic's name may say the department
+    out = dict(blank=[k for k in lists['fields'][page.kind] if f.get(FIELD_KEYS.get(k, k), '') == '' and not (k == 'department' and told)], other=list(lists['absent'][page.kind]))
     if page.kind == 'prescription':
         known = word_list('translations')['drugs']
         part = lambda name: set(re.split(', | and ', known[name][1])) if name in known else set()

@@ -249,6 +249,7 @@ def statement_checks(
     out += [f'sum: {k} is {doc.sum[k]:,}, but {doc.sub[k]:,} and {doc.adjust[k]:,} were read' for k in doc.sum if k in doc.sub and k in doc.adjust and doc.sub[k] + doc.adjust[k] != doc.sum[k]]
     return out
 
+# %% ../nbs/02a_reading.ipynb #1b9a533f
 def inner_checks(
     doc:Document # A document of any kind
 ) -> list: # Warnings, none where all agrees
@@ -582,6 +583,7 @@ class Reply(BaseModel):
     history:list[tuple[str, str]] = [] # All questions with their answers, this one last: what to pass next time
     understood:str = '' # Which question it was taken for, where a reply is put together from fields
 
+# %% ../nbs/02a_reading.ipynb #5b251be9
 READABLE = ('patient_name', 'patient_rrn', 'issue_date', 'disease_codes') # Fields beside the drugs that a reader of strips looks for
 
 def as_read(
@@ -591,6 +593,7 @@ def as_read(
     plain = lambda x: {k: plain(v) for k, v in x.items()} if isinstance(x, dict) else [plain(v) for v in x] if isinstance(x, list) else '' if x is None else x
     return Page(reading.kind, plain(reading.fields.model_dump(mode='json', by_alias=True)), None, 'read')
 
+# %% ../nbs/02a_reading.ipynb #558b152d
 def ask_fields(
     reading:Reading, # From `read`
     question:str, # What is asked

@@ -161,6 +161,7 @@ def drug_lines_of(
     if page.fields['drugs'][at][key] in ('', None): return missing(page, key, lang)
     return [(field_answer(page, f'drugs.{at}.{key}', lang)[0], (f'drugs.{at}.{key}',))] if f'drugs.{at}.{key}' in single_fields(page) else [(how_to_take(page.fields['drugs'][at], lang, at + 1), (f'drugs.{at}',))]
 
+# %% ../nbs/01v_replies.ipynb #6f666a8d
 def whole_lines(
     page:Page, # A page that was read
     kind:str, # One of `KINDS`
@@ -176,6 +177,7 @@ def whole_lines(
     who = ('patient_name', 'patient_rrn')
     return [(named([(word_list('words')[lang][k], f[k]) for k in who], ', '), who)] if any(f[k] for k in who) else missing(page, 'patient_name', lang)
 
+# %% ../nbs/01v_replies.ipynb #c9274766
 def reply_lines(
     page:Page, # A page that was read, its fields '' where nothing was
     question:str, # A question in Chinese, Korean or English

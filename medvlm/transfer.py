@@ -293,6 +293,7 @@ def plain_lines(
     lines = [re.sub(r'\s+', '', unicodedata.normalize('NFKC', line)).casefold().rstrip('.。,;') for line in text.split('\n')]
     return [line for line in lines if line]
 
+# %% ../nbs/02b_transfer.ipynb #97d63c15
 def asked_measures(
     rows:list, # Rows of `questions.ask_rows`
     replies:list # Text of the reply to each
@@ -310,6 +311,7 @@ def asked_measures(
     return {'replies right': right_of(whole), 'lines right': right_of(found, of), 'lines but for directions': right_of(bare_found, of),
             'value for what is not there': count('value', [not t for t in there]), 'declined what is there': count('absent', [t and o for t, o in zip(there, single)])}
 
+# %% ../nbs/02b_transfer.ipynb #6e8eec6f
 def asked_table(
     rows:list, # Rows of `questions.ask_rows`
     replies:list, # Text of the reply to each

@@ -150,6 +150,9 @@ def open_image(
 )->Image.Image:                   # Upright RGB, 8 bits a channel
     "Decode `x` completely, or say why it cannot be."
     name = Path(str(x).split('::')[0]).name if isinstance(x, (str,Path)) else 'the picture'
+    if isinstance(x, str) and x.startswith('view://'):
+        from medvlm.augment import open_view  # a later room, wanted only by those who use it
+        return open_view(x)
     if isinstance(x, str) and x.startswith('zip://'): x = read_bytes(x)
     if isinstance(x, (str,Path)) and not os.path.isfile(x): raise FileNotFoundError(f'missing image: there is no file {name}; check the path')
     try:

@@ -407,12 +407,11 @@ class Form:
 # %% ../nbs/01b_forms.ipynb #ffd1632c
 @lru_cache(maxsize=32)
 def compiler(
-    layout:str,    # A key of `LAYOUTS`
     folders:tuple, # Folders with fonts
 )->typst.Compiler:
-    "The compiler of `layout` that knows the fonts in `folders` and no others."
+    "The compiler of all templates that knows the fonts in `folders` and no others."
     root = Path(files('medvlm'))/'templates'
-    return typst.Compiler(str(root/f'{layout}.typ'), root=str(root), font_paths=list(folders), ignore_system_fonts=True)
+    return typst.Compiler(str(root/'any.typ'), root=str(root), font_paths=list(folders), ignore_system_fonts=True)
 
 # %% ../nbs/01b_forms.ipynb #a59d9bb5
 def typeset(
@@ -421,8 +420,8 @@ def typeset(
     pool:tuple,  # Fonts that the sheets may name
 )->tuple:        # (PDF as bytes, pieces {key, x, y, w, h, text} in mm; a piece with an empty key opens each sheet)
     "Set the template `name` with `inputs` as a PDF and list the places of the values."
-    made = compiler(name, tuple(sorted({str(Path(f.path).parent) for f in pool})))
-    try: pdf = made.compile(format='pdf', sys_inputs={k: json.dumps(v, ensure_ascii=False) for k,v in inputs.items()})
+    made = compiler(tuple(sorted({str(Path(f.path).parent) for f in pool})))
+    try: pdf = made.compile(format='pdf', sys_inputs={k: json.dumps(v, ensure_ascii=False) for k,v in (inputs | dict(template=name)).items()})
     except typst.TypstError as e:
         which = ', '.join(sorted({f['layout'] for f in inputs.get('forms', [])})) or name
         raise ValueError(f'layout {which!r} cannot hold these values ({e}); use shorter values, fewer lines or another layout') from e

@@ -575,7 +575,7 @@ def write_asked(
         try: save_llava_json(asked_rows(rows, shares, seed, run=pool.map if pool else map, widths=widths, folder=str(new/'images'), font=font, **how), new/'rows.json')
         finally: pool and pool.shutdown(cancel_futures=True)
         parts = sorted((new/'images').glob('*.marks.jsonl'))
-        save_jsonl([m for p in parts for m in load_jsonl(p)], new/'marks.jsonl')
+        save_jsonl((m for p in parts for m in load_jsonl(p)), new/'marks.jsonl')
         for p in parts: p.unlink()
         save_json(dict(kind='drawn', rows=rows, seed=seed, versions=versions()), new/'manifest.json')
     return Path(out)/'rows.json'

@@ -379,7 +379,7 @@ def image_digest(
     image:object, # Path of a file, its bytes, or a PIL image
 )->str: # SHA-256 in hexadecimal
     "Digest of the content of `image`: the bytes of a file, the mode, size and pixels of a PIL image."
-    if str(image).startswith('view://'): image = str(image).partition('::')[0].encode() + read_bytes(str(image).partition('::')[2])  # see `augment.view`
+    if isinstance(image, str) and image.startswith('view://'): image = image.partition('::')[2]  # a view of a picture, see `augment.view`, is that picture to whoever looks for leaks
     if hasattr(image, 'tobytes'): image = f'{image.mode} {image.size} '.encode() + image.tobytes()
     return hashlib.sha256(image if isinstance(image, bytes) else read_bytes(image)).hexdigest()
 

@@ -137,7 +137,7 @@ def save_lung(
     return len(reports)
 
 # %% ../nbs/00d_samples.ipynb #294f3313
-PAPER_SEEDS = dict(receipt=(47, 73), statement=(46, 77), checkup=(47, 73)) # Kind → papers of one page
+PAPER_SEEDS = dict(receipt=(47, 73), statement=(46, 77), checkup=(47, 77)) # Kind → papers of one page
 
 def save_papers(
     folder:Path, # Takes one JPEG a page and rows.json

@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['MOVES', 'GREYS', 'SETS', 'FILL', 'NEVER', 'VIEW', 'HOW', 'to_tensor', 'to_image', 'Op', 'moved', 'noise_sheet',
            'noise', 'equalised', 'jpeg', 'gaussian', 'sharpened', 'slanted', 'changed', 'check_set', 'draw_values',
-           'applied', 'view', 'parse_view', 'open_view', 'targets', 'exposures', 'exposed', 'exposure_log',
+           'applied', 'view', 'parse_view', 'open_view', 'targets', 'exposed', 'exposures', 'exposure_log',
            'exposure_figure', 'write_exposures']
 
 # %% ../nbs/01_augment.ipynb #dd82c0d6
 import random, zlib
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 import numpy as np
 from PIL import Image
 from . import core
-from .data import open_image, row
+from .data import open_image
 
 # %% ../nbs/01_augment.ipynb #d8fd901f
 def to_tensor(
@@ -301,6 +301,19 @@ def targets(
     return out
 
 # %% ../nbs/01_augment.ipynb #7e38a8ed
+def exposed(
+    r:dict, # Row
+    kind:str, # Key of `SETS`
+    again:int, # Which showing, from 0
+    strength:float, # 0 to 1
+    seed:int=0 # Part of the key
+) -> dict: # Row with views for images
+    "One showing of a row."
+    key = f"{zlib.crc32(r['id'].encode())}.{again}.{seed}"
+    see = lambda im: view(im, kind, key, strength) if isinstance(im, str) else applied(open_image(im), kind, draw_values(SETS[kind], rng := random.Random(f'{kind} {key}'), strength), rng)
+    return dict(r, id=f"{r['id']}~{again}", images=[see(im) for im in r['images']], meta=r['meta'] | dict(view=dict(kind=kind, strength=round(strength, 3), showing=again, of=r['id'])))
+
+# %% ../nbs/01_augment.ipynb #991dc157
 def exposures(
     rows:list, # Rows of the training part, with labels; images as paths, else they are changed at once
     total:int, # Exposures in all: batch × accumulate × steps of the run
@@ -323,18 +336,6 @@ def exposures(
             shown += [(r, again, strength[0] + (strength[1] - strength[0])*again/most) for r in turn]
     rng.shuffle(shown)
     return [exposed(r, kind, again, s, seed) for r, again, s in shown]
-
-def exposed(
-    r:dict, # Row
-    kind:str, # Key of `SETS`
-    again:int, # Which showing, from 0
-    strength:float, # 0 to 1
-    seed:int=0 # Part of the key
-) -> dict: # Row with views for images
-    "One showing of a row."
-    key = f"{zlib.crc32(r['id'].encode())}.{again}.{seed}"
-    see = lambda im: view(im, kind, key, strength) if isinstance(im, str) else applied(open_image(im), kind, draw_values(SETS[kind], rng := random.Random(f'{kind} {key}'), strength), rng)
-    return dict(r, id=f"{r['id']}~{again}", images=[see(im) for im in r['images']], meta=r['meta'] | dict(view=dict(kind=kind, strength=round(strength, 3), showing=again, of=r['id'])))
 
 # %% ../nbs/01_augment.ipynb #aaa6939d
 def exposure_log(

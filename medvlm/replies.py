@@ -11,7 +11,6 @@ __all__ = ['LABEL', 'DRUG', 'LINES', 'LEAST_LIKE', 'SURE_OF_LINE', 'NEARLY', 'la
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-import numpy as np
 from .forms import named, word_list
 from .papers import LANGUAGES
 from .questions import FIELD_KEYS, KINDS, WHOLE, Page, diagnosis, field_answer, how_to_take, kinds_of, label_of, particles, single_fields, wordings

@@ -1,26 +1,30 @@
-"""How well films can be told apart by what the language model is given of them: `python bench/lung.py [--patients 240] [--steps 800]` writes results/lung.json.
+"""What the small reader makes of drawn films: `python bench/lung.py [--patients 240] [--steps 800 360]` writes results/lung.json.
 
-Drawn films of 112 × 112, one of each patient, eight classes, other patients in the test. A logistic regression reads the class from the image tokens (mean, deviation and every token) of the base as it is committed, and of the same base after `lung.vision_first`.
-This measures the first stage only; what the reader answers in words is another matter.
+Drawn films of 112 × 112, one of each patient, eight classes, other patients in the test. First how well a logistic regression reads the class from the image tokens (mean, deviation and every token), of the base as it is committed and of the same base after
+`lung.vision_first`; then what the reader says in words after the second stage, beside always naming the most frequent class.
 """
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medvlm import core
 from medvlm.data import open_image
-from medvlm.lung import image_tokens, phantom_rows, vision_first
-from medvlm.models import load
-from medvlm.stats import share
+from medvlm.labels import LUNG_CLASSES, class_measures
+from medvlm.lung import image_tokens, majority, phantom_rows, score_lung, train_lung, vision_first
+from medvlm.models import Part, Tuning, load, load_bundle
+from medvlm.stats import pair, score_all
 from medvlm.train import RECIPES
+from medvlm.watch import Watch
+
+SHOWN = ('accuracy', 'macro-F1')
 
 
 def features(base, recipe, rows):
@@ -38,23 +42,29 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--patients', type=int, default=240)
     p.add_argument('--test', type=int, default=20)
-    p.add_argument('--steps', type=int, default=800)
+    p.add_argument('--steps', type=int, nargs=2, default=(800, 360), help='of the vision, of the language')
     p.add_argument('--out', default=Path(__file__).resolve().parent/'results'/'lung.json')
     a = p.parse_args()
-    recipe, told = RECIPES['lung_3b_small'], {}
+    recipe = replace(RECIPES['lung_3b_small'], steps=a.steps[1], new_tokens=120, watch=Watch(), cache=False)
+    measures, told, seconds = {}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        start = time.time()
         train, test = phantom_rows(f'{folder}/train', a.patients, 0, 1, 112, small=True), phantom_rows(f'{folder}/test', a.test, 100_000, 1, 112, small=True)
-        drawn, start = time.time() - start, time.time()
-        learnt = vision_first(recipe, train, f'{folder}/base', a.steps)
-        seconds = time.time() - start
-        for name, base in dict(base='small', vision_first=str(learnt)).items():
+        groups, true = [r['group'] for r in test], [r['label'] for r in test]
+        start = time.time(); learnt = str(vision_first(recipe, train, f'{folder}/base', a.steps[0])); seconds['vision'] = time.time() - start
+        for name, base in {'tokens of the base': 'small', 'tokens after the first stage': learnt}.items():
             reader = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, C=.01)).fit(features(base, recipe, train), [r['label'] for r in train])
-            said, true = reader.predict(features(base, recipe, test)), [r['label'] for r in test]
-            told[name] = dict(accuracy=vars(share([s == t for s, t in zip(said, true)])), macro_f1=float(f1_score(true, said, average='macro')))
-            print(name, share([s == t for s, t in zip(said, true)]), f"macro-F1 {told[name]['macro_f1']:.3f}", flush=True)
-    core.save_json(dict(told=told, seconds=round(seconds, 1), drawn=round(drawn, 1), patients=a.patients, test=a.test, steps=a.steps, versions=core.versions(), machine=core.machine(), commit=core.commit()), a.out)
-    print(f'{seconds:.0f} s of vision, {drawn:.0f} s of drawing')
+            measures[name] = class_measures(true, list(reader.predict(features(base, recipe, test))), tuple(LUNG_CLASSES))
+            told[name] = score_all({k: measures[name][k] for k in SHOWN}, groups)
+        tuning = Tuning(Part('full', 2e-4), Part('full', 1e-3), recipe.tuning.llm)
+        run = core.Run('lung', folder)
+        start = time.time(); bundle = train_lung(replace(recipe, base=learnt, tuning=tuning), train, run, test, say=lambda line: None); seconds['language'] = time.time() - start
+        model, processor, _ = load_bundle(bundle)
+        told['words after the second stage'] = score_lung('tuned', model, processor, test, recipe, run).scores
+        told['always one class'] = majority(test, train).scores
+    difference = pair(*(m['accuracy'] for m in measures.values()), groups).difference
+    for name, scores in told.items(): print(name, *(f'{k} {scores[k]}' for k in SHOWN), sep='; ')
+    print('difference of the tokens', difference, {k: round(v) for k, v in seconds.items()})
+    core.save_json(dict(told={k: {m: vars(s[m]) for m in SHOWN} for k, s in told.items()}, difference=vars(difference), seconds=seconds, patients=a.patients, test=a.test, steps=a.steps, versions=core.versions(), machine=core.machine(), commit=core.commit()), a.out)
 
 
 if __name__ == '__main__': main()

@@ -32,7 +32,7 @@ import numpy as np
 from fastcore.basics import patch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .core import atomic, atomic_folder, commit, image_digest, load_json, open_zip, progress, read_bytes, save_json, save_jsonl, use_korean_font, versions
+from .core import VIEW, atomic, atomic_folder, commit, image_digest, load_json, open_zip, progress, read_bytes, save_json, save_jsonl, use_korean_font, versions
 
 # %% ../nbs/00_data.ipynb #9115b27e
 def user(
@@ -150,7 +150,7 @@ def open_image(
 )->Image.Image:                   # Upright RGB, 8 bits a channel
     "Decode `x` completely, or say why it cannot be."
     name = Path(str(x).split('::')[0]).name if isinstance(x, (str,Path)) else 'the picture'
-    if isinstance(x, str) and x.startswith('view://'):
+    if isinstance(x, str) and x.startswith(VIEW):
         from medvlm.augment import open_view  # a later room, wanted only by those who use it
         return open_view(x)
     if isinstance(x, str) and x.startswith('zip://'): x = read_bytes(x)

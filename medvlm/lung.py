@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOUR', 'BRIGHT', 'BRIEF', 'lung_job', 'film_facts', 'check_films', 'mean_film', 'mirrored_films', 'brief',
-           'phantom_rows', 'targets_of', 'pooled_head', 'smart_size', 'image_tokens', 'film_view', 'vision_first',
-           'train_lung', 'score_lung', 'majority']
+           'phantom_rows', 'targets_of', 'pooled_head', 'image_tokens', 'vision_first', 'train_lung', 'score_lung',
+           'majority']
 
 # %% ../nbs/05_lung.ipynb #97a8e962
 import random
@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from . import core, eval as ev
-from .augment import SETS, applied, draw_values, exposure_log, exposures
-from .batches import pixel_values, raw_patches
+from .augment import augmented, exposure_log, exposures
 from .data import Quarantine, assistant, open_image, text_of, user
 from .labels import LUNG_CLASSES, LUNG_VARIANTS
-from .models import ImagePolicy, load
+from .models import load
 from .phantoms import chest_phantom
 from .quick import use_attention
 from .reports import check_report, finding_sentences, normal_sentences, report_row
@@ -158,15 +157,6 @@ def pooled_head(
     return Pooled()
 
 # %% ../nbs/05_lung.ipynb #4ca24587
-def smart_size(
-    processor, # Processor with its policy
-    image # Picture
-) -> tuple: # (width, height) in pixels as the model sees it
-    "The size to which the processor brings `image`."
-    ip = processor.image_processor
-    return ImagePolicy(ip.size['shortest_edge'], ip.size['longest_edge']).size(*image.size)
-
-# %% ../nbs/05_lung.ipynb #86f46f60
 def image_tokens(
     model, # Vision-language model
     processor, # Its processor
@@ -174,25 +164,10 @@ def image_tokens(
 ): # Tensor, shape (images, tokens, width)
     "What the language model is given of `images`."
     import torch
-    raw = [raw_patches(processor, im) for im in images]
-    ip = processor.image_processor
-    w, h = smart_size(processor, images[0])
-    grid = torch.tensor([[1, h//ip.patch_size, w//ip.patch_size]]*len(images))
-    seen = model.model.visual(pixel_values(processor, np.concatenate(raw)).to(model.device, model.dtype), grid_thw=grid.to(model.device))
-    flat = seen.pooler_output if getattr(seen, 'pooler_output', None) is not None else seen[0] if isinstance(seen, tuple) else getattr(seen, 'last_hidden_state', seen)
-    flat = torch.cat(list(flat)) if isinstance(flat, (list, tuple)) else flat
-    return flat.reshape(len(images), -1, flat.shape[-1])
+    given = processor.image_processor(images=images, return_tensors='pt').to(model.device)
+    return torch.stack(list(model.model.get_image_features(given['pixel_values'], given['image_grid_thw']).pooler_output))
 
-# %% ../nbs/05_lung.ipynb #d63676e2
-def film_view(
-    film:Image.Image, # Grey film
-    rng:random.Random, # Source of chance
-    strength:float # 0 to 1
-) -> Image.Image: # RGB
-    "One changed showing of a `film`."
-    return applied(film, 'xray', draw_values(SETS['xray'], rng, strength), rng).convert('RGB')
-
-# %% ../nbs/05_lung.ipynb #351ad6b1
+# %% ../nbs/05_lung.ipynb #86f46f60
 def vision_first(
     recipe:Recipe, # For the base, the policy and the seed
     rows:list, # Training rows, all images of one size
@@ -217,7 +192,7 @@ def vision_first(
     plan = torch.optim.lr_scheduler.LambdaLR(tuner, lambda s: min(1, (s + 1)/30)*.5*(1 + np.cos(np.pi*min(1, s/steps))))
     for step in range(steps):
         at = [rng.choice(by[k]) for k in (rng.randrange(len(by)) for _ in range(16))]            # every class alike
-        scores = head(image_tokens(model, processor, [film_view(films[i], rng, strength) for i in at]))
+        scores = head(image_tokens(model, processor, [augmented(films[i], 'xray', rng, strength).convert('RGB') for i in at]))
         loss = sum(torch.nn.functional.cross_entropy(scores[k], torch.tensor([numbers[i] for i in at]), label_smoothing=.05) for k, (_, numbers) in told.items())
         tuner.zero_grad(); loss.backward(); torch.nn.utils.clip_grad_norm_(model.model.visual.parameters(), 1.); tuner.step(); plan.step()
         if (step + 1) % 100 == 0: say(f'vision, step {step + 1}: loss {float(loss.detach()):.3f}')
@@ -238,7 +213,8 @@ def train_lung(
     "Tunes the recipe's base on `rows`, balanced and augmented."
     if not recipe.steps: raise ValueError('recipe.steps 0; the balance needs the number of films that are shown: set steps, and leave epochs 0')
     total = recipe.batch*recipe.accumulate*recipe.steps
-    shown = exposures(rows, total, 'xray', how, seed=recipe.seed) if how != 'none' else [dict(r, id=f"{r['id']}~{i//len(rows)}") for i in range(total) for r in [rows[i % len(rows)]]]
+    plain = [dict(rows[i % len(rows)], id=f"{rows[i % len(rows)]['id']}~{i//len(rows)}") for i in range(total)] if how == 'none' else None
+    shown = plain or exposures(rows, total, 'xray', how, seed=recipe.seed)
     say(str(exposure_log(shown)))
     core.save_json([dict(id=r['id'], label=r['label'], **r['meta'].get('view', {})) for r in shown], run.path('exposures.json'))
     watch = (valid, *ev.watched_by(job or lung_job())) if recipe.watch.every else None

@@ -6,8 +6,9 @@
 __all__ = ['KINDS', 'WHO', 'FIELD_KEYS', 'WHOLE', 'SHARES', 'Page', 'paper_page', 'marks_of', 'as_page', 'wordings', 'particles',
            'diagnosis', 'dose_unit', 'how_to_take', 'value_text', 'Asked', 'of_prescription', 'of_receipt',
            'of_statement', 'judged', 'of_checkup', 'single_fields', 'label_of', 'field_answer', 'ask_field',
-           'absent_fields', 'ask_absent', 'ask_one', 'dialogue', 'kinds_of', 'ask_rows', 'ask_set', 'leaflet',
-           'no_form', 'AskJob', 'asked_chunk', 'ask_jobs', 'check_asked', 'asked_rows', 'write_asked', 'example_table']
+           'absent_fields', 'absent_answer', 'ask_absent', 'ask_one', 'dialogue', 'kinds_of', 'ask_rows', 'ask_set',
+           'leaflet', 'no_form', 'AskJob', 'asked_chunk', 'ask_jobs', 'check_asked', 'asked_rows', 'write_asked',
+           'example_table']
 
 # %% ../nbs/01r_questions.ipynb #91163e2b
 import json
@@ -74,7 +75,8 @@ def marks_of(
     return tuple(dict(key=b.key, text=b.text, page=i, quad=b.quad.round(1).tolist()) | (dict(word=True) if of_words else {})
                  for of_words,sets in enumerate((boxes, words)) for i,some in enumerate(sets) for b in some)
 
-def as_page(    paper, # A `Form`, a `Paper` or a `Page`
+def as_page(
+    paper, # A `Form`, a `Paper` or a `Page`
 )->Page:
     "Make a `Page` of `paper`, unless it is one."
     if isinstance(paper, Page): return paper
@@ -323,23 +325,31 @@ def absent_fields(
     return {k: v for k,v in out.items() if v}
 
 # %% ../nbs/01r_questions.ipynb #d7909364
+def absent_answer(
+    paper:str, # A key of `KINDS`
+    why:str,   # Reason, as from `absent_fields`
+    at:str,    # What is not there: a key of 'labels', or an address such as 'items.r01'
+    lang:str,  # One of `LANGUAGES`
+    drug:str='', # Medicine that is not there, for 'drug'
+)->str:
+    "Say in `lang` that a `paper` does not have `at`."
+    w = word_list('questions')[lang]['answers']
+    label = word_list('papers')['receipt_items'][at.split('.')[1]][lang] if why == 'charge' else label_of(at, lang)
+    return particles(w[{'drug': 'drug_absent'}.get(why, why)].format(label=label, paper=w['paper'][paper], drug=drug))
+
+# %% ../nbs/01r_questions.ipynb #576fabd7
 def ask_absent(
     page:Page,         # A page
     rng:random.Random, # Chooses what to ask and the wording
     lang:str,          # One of `LANGUAGES`
 )->Asked:
     "Ask in `lang` for something that is not on `page`."
-    found,w = absent_fields(page),word_list('questions')[lang]['answers']
+    found = absent_fields(page)
     why = rng.choice(sorted(found))
     at = rng.choice(found[why])
     key = rng.choice(('dose', 'freq', 'days')) if why == 'drug' else at
-    fill = dict(label=label_of(key, lang), paper=w['paper'][page.kind])
-    if why == 'drug': fill['drug'] = at
-    if why == 'charge': fill['label'] = word_list('papers')['receipt_items'][at.split('.')[1]][lang]
-    text = particles(w[{'drug': 'drug_absent'}.get(why, why)].format(**fill))
-    fill['label'] = label_of(key, lang)
-    question = rng.choice(wordings(page.kind, key if why == 'drug' else 'absent', lang)).format(**fill)
-    return Asked(particles(question), text, {at: None}, False, why)
+    question = rng.choice(wordings(page.kind, key if why == 'drug' else 'absent', lang)).format(label=label_of(key, lang), drug=at)
+    return Asked(particles(question), absent_answer(page.kind, why, key, lang, at), {at: None}, False, why)
 
 # %% ../nbs/01r_questions.ipynb #901ef4be
 WHOLE = dict(prescription=of_prescription, receipt=of_receipt, statement=of_statement, checkup=of_checkup) # who answers questions about a whole page

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from .forms import named, word_list
 from .papers import LANGUAGES
-from .questions import FIELD_KEYS, KINDS, WHOLE, Page, diagnosis, field_answer, how_to_take, kinds_of, label_of, particles, single_fields, wordings
+from .questions import FIELD_KEYS, KINDS, WHOLE, Page, absent_answer, diagnosis, field_answer, how_to_take, kinds_of, label_of, particles, single_fields, wordings
 
 # %% ../nbs/01v_replies.ipynb #fc733099
 LABEL, DRUG = '□', '◇' # What stands in a question for the name of a field and of a medicine
@@ -141,10 +141,9 @@ def missing(
     drug:str='' # Medicine whose line it is
 ) -> list: # (line, addresses)
     "Says that `page` does not show `key`."
-    w, other = word_list('questions')[lang]['answers'], key in word_list('questions')['absent'][page.kind]
-    label = word_list('papers')['receipt_items'][key[6:]][lang] if key.startswith('items.') else label_of(key, lang)
     not_done = page.fields.get('results', {}).get(key.split('.')[-1]) == '비해당'
-    return [(particles((w['drug_absent'] if drug else w['charge'] if key.startswith('items.') else w['other'] if other else w['not_done'] if not_done else w['blank']).format(label=label, paper=w['paper'][page.kind], drug=drug)), ())]
+    why = 'drug' if drug else 'charge' if key.startswith('items.') else 'other' if key in word_list('questions')['absent'][page.kind] else 'not_done' if not_done else 'blank'
+    return [(absent_answer(page.kind, why, key, lang, drug), ())]
 
 # %% ../nbs/01v_replies.ipynb #0cf57515
 def drug_lines_of(

@@ -238,15 +238,16 @@ def asked_label(
 
 # %% ../nbs/02b_transfer.ipynb #d2464730
 def reply_measures(
-    rows:list, # Rows of `questions.ask_rows` of the kinds 'field' and 'absent'
+    rows:list, # Rows of `questions.ask_rows`; those of other kinds than 'field' and 'absent' do not count
     replies:list # Text of the reply to each
 ) -> dict: # 'value for what is not there', 'declined what is there' and 'no reply' → Measure, better when lower
     "How often replies give a value where there is none, and decline where there is one."
     if len(rows) != len(replies): raise ValueError(f'{len(replies)} replies to {len(rows)} questions; allowed is one each, in the same order')
-    kinds = [reply_kind(text or '', asked_label(r)) for r, text in zip(rows, replies)]
-    there = [r['meta']['answerable'] for r in rows]
-    return {'value for what is not there': right_of([k == 'value' and not t for k, t in zip(kinds, there)], [not t for t in there], lower=True),
-            'declined what is there': right_of([k == 'absent' and t for k, t in zip(kinds, there)], there, lower=True), 'no reply': right_of([k == 'none' for k in kinds], lower=True)}
+    single = [r['meta']['kind'] in ('field', 'absent') for r in rows]
+    kinds = [reply_kind(text or '', asked_label(r)) if one else '' for r, text, one in zip(rows, replies, single)]
+    there, lacking = ([one and r['meta']['answerable'] == truth for r, one in zip(rows, single)] for truth in (True, False))
+    count = lambda kind, of: right_of([k == kind and o for k, o in zip(kinds, of)], of, lower=True)
+    return {'value for what is not there': count('value', lacking), 'declined what is there': count('absent', there), 'no reply': count('none', single)}
 
 # %% ../nbs/02b_transfer.ipynb #caf2b673
 def as_reader(
@@ -299,17 +300,15 @@ def asked_measures(
     replies:list # Text of the reply to each
 ) -> dict: # 'replies right', 'lines right', 'lines but for directions', and of questions for one thing what `reply_measures` has → Measure
     "How many replies are right."
-    if len(rows) != len(replies): raise ValueError(f'{len(replies)} replies to {len(rows)} questions; allowed is one each, in the same order')
+    one_by_one = reply_measures(rows, replies)
     both = [text_of(r['messages'][-1]) for r in rows], [t or '' for t in replies]
     (true, said), (bare, heard) = ([[plain_lines(t, directions) for t in texts] for texts in both] for directions in (True, False))
-    there, single = [r['meta']['answerable'] for r in rows], [r['meta']['kind'] in ('field', 'absent') for r in rows]
-    kinds = [reply_kind(text or '', asked_label(r)) if one else '' for r, text, one in zip(rows, replies, single)]
+    there = [r['meta']['answerable'] for r in rows]
     found, bare_found = ([sum(line in mine for line in lines)*t for lines, mine, t in zip(a, b, there)] for a, b in ((true, said), (bare, heard)))
     of = [len(lines)*t for lines, t in zip(true, there)]
-    whole = [n == len(lines) if t else kind == 'absent' for n, lines, t, kind in zip(found, true, there, kinds)]
-    count = lambda kind, of: right_of([k == kind and o for k, o in zip(kinds, of)], of, lower=True)
+    whole = [n == len(lines) if t else reply_kind(text or '', asked_label(r)) == 'absent' for n, lines, t, r, text in zip(found, true, there, rows, replies)]
     return {'replies right': right_of(whole), 'lines right': right_of(found, of), 'lines but for directions': right_of(bare_found, of),
-            'value for what is not there': count('value', [not t for t in there]), 'declined what is there': count('absent', [t and o for t, o in zip(there, single)])}
+            **{k: one_by_one[k] for k in ('value for what is not there', 'declined what is there')}}
 
 # %% ../nbs/02b_transfer.ipynb #6e8eec6f
 def asked_table(

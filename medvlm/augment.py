@@ -95,7 +95,7 @@ def noise(
     return out[0][None] if c == 1 else torch.stack(out)
 
 # %% ../nbs/01_augment.ipynb #d7959291
-GREYS = 4096 # Grey values that histograms count
+GREYS = 256 # Grey values that histograms count
 
 def equalised(
     x, # Tensor (c, h, w)
@@ -106,7 +106,8 @@ def equalised(
     import torch
     if tiles < 1 or limit < 0: raise ValueError(f'tiles {tiles}, limit {limit}; allowed are 1 or more tiles and a limit from 0')
     out, (h, w) = [], x.shape[-2:]
-    for channel in (x.clamp(0, 1)*(GREYS - 1)).round().numpy().astype(np.int64):
+    for grey in (x.clamp(0, 1)*(GREYS - 1)).numpy():
+        channel = grey.round().astype(np.int64); low = np.minimum(grey.astype(np.int64), GREYS - 2); part = grey - low
         edges = [np.linspace(0, n, tiles + 1).astype(int) for n in (h, w)]
         count = np.stack([[np.bincount(channel[a:b, c:d].ravel(), minlength=GREYS) for c, d in zip(edges[1], edges[1][1:])] for a, b in zip(edges[0], edges[0][1:])]).astype(float)
         if limit:
@@ -114,11 +115,11 @@ def equalised(
             over = np.maximum(count - most, 0).sum(-1, keepdims=True)
             count = np.minimum(count, most) + over/GREYS
         curve = count.cumsum(-1); curve = ((curve - curve[..., :1])/np.maximum(curve[..., -1:] - curve[..., :1], 1e-9)).astype(np.float32)
-        if tiles == 1: out.append(curve[0, 0][channel]); continue
+        if tiles == 1: out.append(curve[0, 0][low]*(1 - part) + curve[0, 0][low + 1]*part); continue
         at = [np.clip((np.arange(n) + .5)*tiles/n - .5, 0, tiles - 1) for n in (h, w)]
         (y0, x0), (fy, fx) = [a.astype(int) for a in at], [a % 1 for a in at]
         y1, x1 = np.minimum(y0 + 1, tiles - 1), np.minimum(x0 + 1, tiles - 1)
-        corner = lambda ys, xs: curve[ys[:, None], xs[None], channel]
+        corner = lambda ys, xs: curve[ys[:, None], xs[None], low]*(1 - part) + curve[ys[:, None], xs[None], low + 1]*part
         out.append((corner(y0, x0)*(1 - fx) + corner(y0, x1)*fx)*(1 - fy)[:, None] + (corner(y1, x0)*(1 - fx) + corner(y1, x1)*fx)*fy[:, None])
     return torch.from_numpy(np.stack(out)).float()
 

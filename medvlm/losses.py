@@ -21,10 +21,12 @@ class Loss:
     weights:str = 'none' # Class weights: 'none', 'balanced' or 'effective'; for 'weighted' and 'focal'
     beta:float = .999 # For 'effective': how soon more rows of a class stop to count, in [0, 1)
     smoothing:float = 0. # Share of the target given to all tokens alike, in [0, 1); on all answer tokens
+    label:float = 1. # How many times as much as a token of the text a token of the label counts, above 0
 
     def __post_init__(self):
         for name, allowed in (('kind', ('cross_entropy', 'weighted', 'focal')), ('weights', ('none', 'balanced', 'effective'))):
             if getattr(self, name) not in allowed: raise ValueError(f'{name}={getattr(self, name)!r}; allowed are {allowed}; take one of them')
+        if not self.label > 0: raise ValueError(f'label={self.label}; allowed are numbers above 0; 1 counts all tokens alike')
         if not self.gamma >= 0: raise ValueError(f'gamma={self.gamma}; allowed are numbers from 0; 2 is usual')
         for name in ('beta', 'smoothing'):
             if not 0 <= getattr(self, name) < 1: raise ValueError(f'{name}={getattr(self, name)}; allowed is a share from 0 to below 1; usual are beta 0.999 and smoothing 0.1')
@@ -122,6 +124,7 @@ def token_losses(
     # 1 - p as -expm1(log p); the floor keeps the slope finite for gamma below 1
     if loss.kind == 'focal': out = torch.where(label, out*(-torch.expm1(-plain)).clamp_min(1e-6)**loss.gamma, out)
     if loss.kind != 'cross_entropy' and weights is not None: out = torch.where(label, out*weights, out)
+    if loss.label != 1: out = torch.where(label, out*loss.label, out)
     return out, plain.detach()
 
 # %% ../nbs/01l_losses.ipynb #30687ddf

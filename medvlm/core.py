@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_MEMBER', 'MAX_RATIO', 'PACKAGES', 'VIEW', 'parse_env', 'dotenv', 'env', 'known_keys', 'hide_keys', 'Device',
-           'cuda_card', 'choose_device', 'device', 'cpu_bf16', 'preset', 'seed_all', 'atomic', 'plain', 'save_json',
-           'progress', 'open_zip', 'check_member', 'read_member', 'read_bytes', 'load_json', 'save_jsonl', 'load_jsonl',
-           'is_running', 'atomic_folder', 'append_jsonl', 'versions', 'commit', 'machine', 'image_digest',
+           'cuda_card', 'choose_device', 'device', 'cpu_bf16', 'takes_bf16', 'preset', 'seed_all', 'atomic', 'plain',
+           'save_json', 'progress', 'open_zip', 'check_member', 'read_member', 'read_bytes', 'load_json', 'save_jsonl',
+           'load_jsonl', 'is_running', 'atomic_folder', 'append_jsonl', 'versions', 'commit', 'machine', 'image_digest',
            'fingerprint', 'Run', 'korean_font', 'use_korean_font']
 
 # %% ../nbs/00_core.ipynb #bbab2b6e
@@ -131,6 +131,12 @@ def cpu_bf16()->bool: # Whether products in bfloat16 are quicker than in float32
     import torch
     able = getattr(torch.cpu, 'get_capabilities', dict)()  # older versions of torch lack it
     return bool(able.get('avx512_bf16') or able.get('amx_bf16'))
+
+# %% ../nbs/00_core.ipynb #e73e3cdf
+def takes_bf16()->bool: # Whether training should multiply in bfloat16
+    "Whether the device of this process is quicker in bfloat16 and loses no training by it."
+    import torch
+    return device().dtype == torch.bfloat16 or device().device == 'cpu' and cpu_bf16()
 
 # %% ../nbs/00_core.ipynb #6dc43f55
 def preset(

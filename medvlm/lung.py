@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOUR', 'BRIGHT', 'BRIEF', 'lung_job', 'film_facts', 'check_films', 'mean_film', 'mirrored_films', 'brief',
-           'phantom_rows', 'targets_of', 'pooled_head', 'image_tokens', 'vision_first', 'train_lung', 'score_lung',
-           'majority']
+           'phantom_rows', 'targets_of', 'pooled_head', 'image_tokens', 'vision_first', 'train_lung', 'laterality',
+           'score_lung', 'majority']
 
 # %% ../nbs/05_lung.ipynb #97a8e962
 import random
@@ -15,13 +15,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from . import core, eval as ev
-from .augment import augmented, exposure_log, exposures
+from .augment import augmented, exposure_log, exposures, targets
+from .checks import check_split
 from .data import Quarantine, assistant, open_image, text_of, user
 from .labels import LUNG_CLASSES, LUNG_VARIANTS
 from .models import load
 from .phantoms import chest_phantom
 from .quick import use_attention
-from .reports import check_report, finding_sentences, normal_sentences, report_row
+from .reports import check_report, finding_sentences, normal_sentences, read_report, report_row
+from .stats import Measure, right_of
 from .train import Recipe, ask, fit
 
 # %% ../nbs/05_lung.ipynb #8ef99dd1
@@ -172,28 +174,32 @@ def vision_first(
     recipe:Recipe, # For the base, the policy and the seed
     rows:list, # Training rows, all images of one size
     folder, # Takes the base with the vision that was learnt
-    steps:int=900, # Batches of 16 films
+    steps:int=1300, # Batches of 16 films
     rate:float=1e-3, # Learning rate of vision and merger
     strength:float=.5, # Of the augmentation
+    how:str|int='equal', # Balance, see `augment.targets`
     say=print # Called with lines for people
 ) -> Path: # `folder`, a base for the second stage
     "Teaches the vision of the base to tell what is known of the films."
     import torch
     core.seed_all(recipe.seed)
-    model, processor = load(recipe.base, recipe.policy)
+    model, processor = load(recipe.base, recipe.policy, torch.float32)
     use_attention(model, recipe.attention)
     told, rng = targets_of(rows), random.Random(f'vision {recipe.seed}')
     films = [open_image(r['images'][0]).convert('L') for r in rows]
     if len({f.size for f in films}) > 1: raise ValueError(f'films of {len({f.size for f in films})} sizes; the first stage takes one size; resize them to one')
     by = [[i for i, c in enumerate(told['class'][1]) if c == k] for k in range(len(told['class'][0]))]
-    head = pooled_head(model.config.get_text_config().hidden_size, {k: len(names) for k, (names, _) in told.items()})
+    often = list(targets({k: len(v) for k, v in enumerate(by)}, 16*steps, how).values())
+    head = pooled_head(model.config.get_text_config().hidden_size, {k: len(names) for k, (names, _) in told.items()}).to(model.device)
     groups = [dict(params=list(model.model.visual.parameters()), lr=rate), dict(params=list(head.parameters()), lr=3e-3)]
     tuner = torch.optim.AdamW(groups, weight_decay=.01)
     plan = torch.optim.lr_scheduler.LambdaLR(tuner, lambda s: min(1, (s + 1)/30)*.5*(1 + np.cos(np.pi*min(1, s/steps))))
     for step in range(steps):
-        at = [rng.choice(by[k]) for k in (rng.randrange(len(by)) for _ in range(16))]            # every class alike
-        scores = head(image_tokens(model, processor, [augmented(films[i], 'xray', rng, strength).convert('RGB') for i in at]))
-        loss = sum(torch.nn.functional.cross_entropy(scores[k], torch.tensor([numbers[i] for i in at]), label_smoothing=.05) for k, (_, numbers) in told.items())
+        at = [rng.choice(by[k]) for k in rng.choices(range(len(by)), often, k=16)]
+        seen = [augmented(films[i], 'xray', rng, strength).convert('RGB') for i in at]
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=core.takes_bf16()): tokens = image_tokens(model, processor, seen)
+        scores = head(tokens.float())
+        loss = sum(torch.nn.functional.cross_entropy(scores[k], torch.tensor([numbers[i] for i in at], device=model.device), label_smoothing=.05) for k, (_, numbers) in told.items())
         tuner.zero_grad(); loss.backward(); torch.nn.utils.clip_grad_norm_(model.model.visual.parameters(), 1.); tuner.step(); plan.step()
         if (step + 1) % 100 == 0: say(f'vision, step {step + 1}: loss {float(loss.detach()):.3f}')
     model.save_pretrained(folder); processor.save_pretrained(folder)
@@ -208,10 +214,15 @@ def train_lung(
     valid:list=(), # Those of them that the run is watched by
     how:str|int='tempered', # Balance, see `augment.targets`; 'none' shows the rows as they are
     job:ev.Job=None, # From `lung_job`
+    first:int=0, # Steps of a first stage for the vision alone, see `vision_first`; 0: one stage
     say=print # Called with lines for people
 ) -> Path: # Folder of the bundle
-    "Tunes the recipe's base on `rows`, balanced and augmented."
+    "Tunes the recipe's base on `rows`, balanced and augmented, the vision first where `first` says so."
     if not recipe.steps: raise ValueError('recipe.steps 0; the balance needs the number of films that are shown: set steps, and leave epochs 0')
+    if first and not run.path('vision').exists():
+        check_split(rows, held_out, allow=('answer',))                      # `fit` looks again, but by then minutes are gone
+        vision_first(recipe, rows, run.path('vision'), first, strength=0. if how == 'none' else .5, how='natural' if how == 'none' else how, say=say)
+    if first: recipe = replace(recipe, base=str(run.path('vision')))
     total = recipe.batch*recipe.accumulate*recipe.steps
     plain = [dict(rows[i % len(rows)], id=f"{rows[i % len(rows)]['id']}~{i//len(rows)}") for i in range(total)] if how == 'none' else None
     shown = plain or exposures(rows, total, 'xray', how, seed=recipe.seed)
@@ -221,6 +232,16 @@ def train_lung(
     return fit(recipe, shown, run, say=say, held_out=held_out, allow=('answer',), watching=watch)
 
 # %% ../nbs/05_lung.ipynb #b2863900
+def laterality(
+    rows:list, # Rows with their answers
+    texts:list # What was answered, in the same order
+) -> Measure: # Share of the answers whose sides are the true ones, over the rows whose true report tells a side
+    "Are the findings on the right side?"
+    sides = lambda text: {'both' if x >= {'left', 'right'} or 'both' in x else next(iter(x)) for s in read_report(ev.body_of(text)) if (x := set(s.sides))}
+    true = [sides(text_of(r['messages'][-1])) for r in rows]
+    return right_of([bool(told) and sides(said) == told for said, told in zip(texts, true)], [bool(told) for told in true])
+
+# %% ../nbs/05_lung.ipynb #ade88982
 def score_lung(
     name:str, # What the model is called in files
     model, # Model
@@ -230,11 +251,12 @@ def score_lung(
     run:core.Run, # Run folder; answers are kept in `answers_<name>.jsonl`
     job:ev.Job=None # From `lung_job`
 ) -> ev.Evaluation: # Answers, measured
-    "Asks about all films, keeps the answers and compares them with the truth."
+    "Asks about all films, keeps the answers and compares them with the truth, the sides that are told included."
     ev.assert_blind([dict(r, messages=r['messages'][:-1]) for r in rows], [dict(report=ev.body_of(text_of(r['messages'][-1]))) for r in rows])
     answers = ask(model, processor, rows, recipe.new_tokens)
     core.save_jsonl([dict(vars(a), model=name) for a in answers], run.path(f'answers_{name}.jsonl'))
-    return ev.evaluate(ev.join([vars(a) for a in answers], [ev.reference_of(r) for r in rows]), job or lung_job())
+    done = ev.evaluate(ev.join([vars(a) for a in answers], [ev.reference_of(r) for r in rows]), job or lung_job())
+    return replace(done, measures=done.measures | {'laterality': laterality(rows, [a.text for a in answers])})
 
 # %% ../nbs/05_lung.ipynb #298bc3b9
 def majority(

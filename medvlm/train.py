@@ -51,6 +51,7 @@ class Recipe:
     warmup:float = .03 # Steps with a rising rate: a share of all below 1, else their number
     schedule:str = 'cosine' # Name of a `transformers` schedule
     weight_decay:float = .1 # For matrices
+    beta2:float = .999 # How slowly AdamW forgets the size of earlier gradients, from 0 to below 1
     clip:float = 1. # Largest gradient norm
     checkpointing:bool = True # Recompute activations to save memory
     attention:str = 'sdpa' # Attention in training: 'sdpa', 'eager', 'flash_attention_2', or 'quick' on a processor, see `quick.use_attention`
@@ -76,6 +77,7 @@ def check_recipe(
         if getattr(r, k) not in allowed: raise ValueError(f'{k}={getattr(r, k)!r}; allowed are {allowed}')
     low = [n for n in ('batch', 'accumulate', 'save_every', 'new_tokens', 'max_tokens') if getattr(r, n) < 1] + [n for n in ('workers', 'weight_decay', 'steps') if getattr(r, n) < 0]
     if low or (r.steps <= 0 and r.epochs <= 0): raise ValueError(f'{low or ["steps", "epochs"]}: must be at least 1 (workers, weight_decay and steps at least 0, steps or epochs above 0)')
+    if not 0 <= r.beta2 < 1: raise ValueError(f'beta2={r.beta2}; allowed is a share from 0 to below 1; 0.999 is usual, 0.95 for short runs')
     if not 1 <= r.views <= len(VIEWS): raise ValueError(f'views={r.views}; allowed are 1 to {len(VIEWS)}')
     if r.warmup < 0 or (r.warmup >= 1 and r.warmup % 1): raise ValueError(f'warmup={r.warmup}; allowed is a share from 0 to below 1, e.g. 0.03, or a whole number of steps')
     if r.backend == 'unsloth' and (r.tuning.llm.dora or r.packed): raise ValueError("backend='unsloth' with packed=True or dora=True; allowed are padded batches and LoRA without DoRA there; take backend='hf'")
@@ -150,8 +152,8 @@ RECIPES.update(
                         batch=16, accumulate=1, epochs=0., steps=300, warmup=.1, schedule='cosine', checkpointing=False, new_tokens=200),
     skin_7b_small=replace(RECIPES['skin_7b'], name='skin_7b_small', **small_pages, tuning=Tuning(Part('full', 7e-4), Part('full', 1.3e-3), Part('lora', 3e-3, r=32, alpha=64, dropout=0., targets=everywhere)),
                           clip=1., watch=Watch(every=100, rows=48, score='macro-F1', collapse=.9)),
-    lung_3b_small=replace(RECIPES['lung_3b'], name='lung_3b_small', **small_pages, tuning=Tuning(Part('full', 7e-4), Part('full', 1.3e-3), Part('lora', 3e-3, r=32, alpha=64, dropout=0., rslora=True, targets=everywhere)),
-                          schedule='cosine', watch=Watch(every=100, rows=48, score='macro-F1', collapse=.9), save_every=100))
+    lung_3b_small=replace(RECIPES['lung_3b'], name='lung_3b_small', **small_pages | dict(steps=420, cache=False), tuning=Tuning(nothing, Part('full', 1e-3), Part('full', 1e-3)), loss=Loss(label=6.), beta2=.95,
+                          schedule='cosine', watch=Watch(every=140, rows=48, score='macro-F1', collapse=.9), save_every=140))
 
 # %% ../nbs/01d_train.ipynb #f05cc580
 def optimizer_class(
@@ -228,13 +230,13 @@ def trainer_args(
     from trl import SFTConfig
     dev = core.device()
     exact = recipe.dtype == 'fp32'
-    bf16 = not exact and (dev.dtype == torch.bfloat16 or dev.device == 'cpu' and core.cpu_bf16())
+    bf16 = not exact and core.takes_bf16()
     often = recipe.steps//20 if recipe.steps else 10  # a line of the log never spans a checkpoint, or a resumed run could not repeat it
     kernels = recipe.liger and dev.device == 'cuda' and importlib.util.find_spec('liger_kernel') is not None and recipe.backend == 'hf'
     if recipe.report_to != 'none' and importlib.util.find_spec(recipe.report_to) is None: raise ValueError(f"report_to={recipe.report_to!r}: the package {recipe.report_to} is missing; install it with `pip install 'medvlm[track]'`, or take report_to='none'")
     args = SFTConfig(
         output_dir=str(out), per_device_train_batch_size=recipe.batch, gradient_accumulation_steps=recipe.accumulate, max_steps=recipe.steps or -1,
-        num_train_epochs=recipe.epochs, lr_scheduler_type=recipe.schedule, warmup_steps=recipe.warmup, max_grad_norm=recipe.clip, seed=recipe.seed, data_seed=recipe.seed,
+        num_train_epochs=recipe.epochs, lr_scheduler_type=recipe.schedule, warmup_steps=recipe.warmup, adam_beta2=recipe.beta2, max_grad_norm=recipe.clip, seed=recipe.seed, data_seed=recipe.seed,
         save_steps=recipe.save_every, save_total_limit=2, logging_steps=max(d for d in range(1, 11) if recipe.save_every % d == 0 and d <= max(1, often)), gradient_checkpointing=recipe.checkpointing,
         gradient_checkpointing_kwargs=dict(use_reentrant=False), use_cpu=dev.device == 'cpu', bf16=bf16, fp16=not exact and dev.dtype == torch.float16, run_name=recipe.name,
         use_liger_kernel=kernels, liger_kernel_config=dict(cross_entropy=False, fused_linear_cross_entropy=False) if kernels else None,

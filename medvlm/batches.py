@@ -89,7 +89,7 @@ class Coder:
         ids, label = label_tokens(self.tok, row, text)
         kinds = [a*(1 + l) for a, l in zip(answer_mask(ids, self.header, self.end), label)]
         if (places := ids.count(self.image) if sizes else 0) != len(sizes): raise ValueError(f"row {row['id']!r}: {places} image places and {len(sizes)} images; give each image its place")
-        if 1 not in kinds and 2 not in kinds: raise ValueError(f"row {row['id']!r} has no answer to learn from; give it an assistant turn")
+        if not any(kinds): raise ValueError(f"row {row['id']!r} has no answer to learn from; give it an assistant turn")
         tokens = iter([w*h//self.policy.block**2 for w, h in sizes])
         times = [next(tokens) if sizes and i == self.image else 1 for i in ids]
         spread = lambda values: [v for v, n in zip(values, times) for _ in range(n)]
@@ -179,7 +179,7 @@ def rope_positions(
 
 # %% ../nbs/01n_batches.ipynb #5252912b
 class Collator:
-    "Coded rows → one batch, padded or packed; `labels` is -100 off the answers and `kinds` tells labels from text."
+    "Coded rows → one batch, padded or packed; `labels` is -100 off the answers and `kinds` tells labels (2) and facts (3) from other text (1)."
     def __init__(
         self,
         coder:Coder, # How the rows were coded
@@ -278,10 +278,10 @@ def loss_view(
     import html, unicodedata
     from itertools import groupby
     image, lines = tok.convert_tokens_to_ids('<|image_pad|>'), []
-    styles = dict(image='background:#bbb;color:#000;padding:0 4px', prompt='', text='background:#ffe08a;color:#000;text-decoration:underline', label='background:#f4a261;color:#000;text-decoration:underline')
+    styles = dict(image='background:#bbb;color:#000;padding:0 4px', prompt='', text='background:#ffe08a;color:#000;text-decoration:underline', label='background:#f4a261;color:#000;text-decoration:underline', fact='background:#f3c99b;color:#000;text-decoration:underline')
     for ids, kinds, seen in zip(batch['input_ids'][:n].tolist(), batch['kinds'][:n].tolist(), batch['attention_mask'][:n].tolist()):
         out = ''
-        for kind, run in groupby(zip(ids, kinds, seen), lambda t: 'image' if t[0] == image else ('prompt', 'text', 'label')[t[1]] if t[2] else 'padding'):
+        for kind, run in groupby(zip(ids, kinds, seen), lambda t: 'image' if t[0] == image else ('prompt', 'text', 'label', 'fact')[t[1]] if t[2] else 'padding'):
             run = [t[0] for t in run]
             if kind == 'padding': continue
             text = f'image, {len(run)} tokens' if kind == 'image' else html.escape(unicodedata.normalize('NFC', tok.decode(run))).replace('\n', '↵')

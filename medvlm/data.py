@@ -205,9 +205,9 @@ def dicom_fault(
     from pydicom.uid import DeflatedExplicitVRLittleEndian
     read_preamble(f, False)
     syntax = read_dataset(f, False, True, stop_when=lambda tag, *_: tag.group>2).get('TransferSyntaxUID')
-    try: known = syntax!=DeflatedExplicitVRLittleEndian and get_decoder(syntax).is_available
+    try: known = syntax and syntax!=DeflatedExplicitVRLittleEndian and get_decoder(syntax).is_available
     except NotImplementedError: known = False
-    if not known: return f'DICOM packed as {getattr(syntax, "name", syntax)}, for which no decoder is here; export it uncompressed (Explicit VR Little Endian), or for JPEG Lossless and JPEG-LS install pylibjpeg and pylibjpeg-libjpeg'
+    if not known: return f'DICOM packed as {getattr(syntax, "name", "unknown")}, for which no decoder is here; export it uncompressed (Explicit VR Little Endian), or for JPEG Lossless and JPEG-LS install pylibjpeg and pylibjpeg-libjpeg'
     f.seek(0); h = dcmread(f, stop_before_pixels=True, specific_tags=DICOM_TAGS); f.seek(0)
     frames,kind,bits = int(h.get('NumberOfFrames') or 1),h.get('PhotometricInterpretation'),h.get('BitsAllocated')
     if not (h.get('Rows') and h.get('Columns')): return NO_PIXELS

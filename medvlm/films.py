@@ -16,7 +16,7 @@ from . import core, eval as ev
 from .checks import NEAR, join_near
 from .data import Quarantine, assistant, folds, open_image, split_groups, text_of, user
 from .labels import LUNG_CLASSES
-from .lung import BRIEF, check_films, lung_job, majority, phantom_rows, score_lung, train_lung
+from .lung import BRIEF, check_films, fact_words, lung_job, majority, phantom_rows, score_lung, train_lung
 from .models import load_bundle
 from .sources import LUNG_FOLDERS, PATIENT, read_xray
 from .stats import Table
@@ -71,7 +71,7 @@ def asked_shortly(
     "A row for a small model."
     _, _, report = text_of(r['messages'][-1]).partition('\nExplanation:')
     answer = f"Class: {r['label']}" + (f'\nExplanation:{report}' if report.strip() else '')
-    return dict(r, messages=[user(BRIEF['en'] if report.strip() else SHORT, 1), assistant(answer)])
+    return dict(r, messages=[user(BRIEF['en'] if report.strip() else SHORT, 1), assistant(answer)], meta=r['meta'] | dict(facts=fact_words(report)))
 
 # %% ../nbs/05c_films.ipynb #3d966517
 def film_rows(

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['BEFORE', 'PART', 'SKIN_CLASSES', 'SKIN_FOLDER', 'TELLS', 'JUNK', 'FAULTS', 'QA_FOLDER', 'SKIN_QUESTION',
-           'SKIN_EXPECTED', 'IMAGES', 'LUNG_FOLDERS', 'PATIENT', 'COLUMNS', 'SHOP_QUESTION', 'Files', 'load_objects',
-           'fault', 'question_text', 'answer_text', 'overlaps', 'pair', 'part_of', 'first_reason', 'labelled_only',
-           'QaTree', 'save_instructions', 'skin_facts', 'skin_labels', 'picture_facts', 'settle_copies', 'skin_row',
-           'read_skin', 'skin_counts', 'class_of', 'class_question', 'read_csv', 'read_reports', 'check_pattern',
-           'xray_row', 'read_xray', 'open_table', 'record_row', 'Table', 'shop_answer', 'read_cord', 'turn_text',
-           'place_images', 'save_llava_json', 'save_messages']
+           'SKIN_EXPECTED', 'IMAGES', 'LUNG_FOLDERS', 'PATIENT', 'COLUMNS', 'SHOP_QUESTION', 'Files', 'bare_folders',
+           'load_objects', 'fault', 'question_text', 'answer_text', 'overlaps', 'pair', 'part_of', 'first_reason',
+           'labelled_only', 'QaTree', 'save_instructions', 'skin_facts', 'skin_labels', 'picture_facts',
+           'settle_copies', 'skin_row', 'read_skin', 'skin_counts', 'class_of', 'class_question', 'read_csv',
+           'read_reports', 'check_pattern', 'xray_row', 'class_folder', 'read_xray', 'open_table', 'record_row',
+           'Table', 'shop_answer', 'read_cord', 'turn_text', 'place_images', 'save_llava_json', 'save_messages']
 
 # %% ../nbs/00a_sources.ipynb #5835d8d6
 import csv
@@ -26,7 +26,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .core import MAX_RATIO, atomic, open_zip, progress, read_bytes, save_jsonl
-from .data import KEYS, ImageFolder, Quarantine, assistant, join_groups, load_splits, peek_image, place_image, read_records, readable, restore_row, row, text_of, user
+from .data import KEYS, ImageFolder, Quarantine, assistant, join_groups, load_splits, peek_image, place_image, read_records, readable, restore_row, row, store_image, text_of, user
 
 # %% ../nbs/00a_sources.ipynb #9db39075
 BEFORE = r'(?:^|/)(?:\d+\.\s*|\[[^\]/]*\]\s*)*'  # 1.Training, [라벨]TL
@@ -44,6 +44,7 @@ class Files:
         quarantine=None, # `Quarantine`; a new one when None
     ):
         self.quarantine, self.places, self.asked, taken = Quarantine() if quarantine is None else quarantine, defaultdict(list), defaultdict(set), Counter()
+        self.empty = []  # names of folders with nothing in them
         if not sources: raise ValueError('no source; give at least one folder or zip')
         for s in map(Path, sources):
             name = readable(s.resolve().name); taken[name] += 1
@@ -55,6 +56,17 @@ class Files:
         "Names of the folders that hold files, in order."
         return iter(sorted(self.places))
 
+# %% ../nbs/00a_sources.ipynb #375ba66d
+def bare_folders(
+    name:str,   # Folder that a zip stands for
+    full:list,  # Folders in it that hold files
+    dirs:list,  # Folders that the zip lists by themselves
+)->list:        # Those with nothing in them or below
+    "Which folders of a zip are empty; the zip itself when it holds no file."
+    every = {name, *(f'{name}/{d}' for d in dirs if not JUNK.search(d + '/'))}
+    above = {x[:i] for x in (*full, *every) for i, c in enumerate(x) if c == '/'}
+    return sorted(every - above - {*full})
+
 # %% ../nbs/00a_sources.ipynb #dd6ee469
 @patch
 def add_zip(self:Files,
@@ -63,8 +75,9 @@ def add_zip(self:Files,
 ):
     "List the entries of the zip at `path` under `name`."
     say = lambda file, why: self.quarantine.add(name, file, why)
-    try: every = [e for e in open_zip(str(path), os.stat(path).st_mtime_ns, os.getpid()).infolist() if not e.is_dir()]
+    try: listed = open_zip(str(path), os.stat(path).st_mtime_ns, os.getpid()).infolist()
     except ValueError as e: return say(path.name, f'unreadable zip: {e}')
+    every, dirs = [e for e in listed if not e.is_dir()], [readable(e.filename, legacy=not e.flag_bits & 0x800).rstrip('/') for e in listed if e.is_dir()]
     found = [e for e in every if not e.flag_bits & 1]
     if len(found) < len(every): say(path.name, f'encrypted: {len(every) - len(found)} files of {path.name}; unpack it with its password and give the folder')
     if (total := sum(e.file_size for e in found)) > max(10**9, MAX_RATIO*os.path.getsize(path)):
@@ -76,6 +89,7 @@ def add_zip(self:Files,
         elif file.lower().endswith('.zip'): say(file, f'nested zip: in {path.name}; unpack {path.name} and give the folder')
         elif not JUNK.search(file): folders[os.path.dirname(f'{name}/{file}')].append(raw)
     for folder, names in folders.items(): self.places[folder].append((str(path.resolve()), names))
+    self.empty += bare_folders(name, [*folders], dirs)
 
 # %% ../nbs/00a_sources.ipynb #545d61c6
 @patch
@@ -93,6 +107,7 @@ def add_folder(self:Files,
         zips = [f for f in sorted(files) if f.lower().endswith('.zip') and not JUNK.search(f)]
         for f in zips: self.add_zip(Path(folder)/f, readable(os.path.join(name, f))[:-4])
         if len(files) > len(zips): self.places[name].append((folder, None))
+        elif not files and not below: self.empty.append(name)
 
 
 
@@ -347,14 +362,14 @@ def skin_labels(
     return {(part_of(f), *m.groups(), Path(n).stem): p for m, f in found if m for n, p in files.entries(f, ('.json',))}
 
 # %% ../nbs/00a_sources.ipynb #767eed56
-IMAGES = ('.png', '.jpg', '.jpeg', '.jfif', '.webp', '.bmp', '.tif', '.tiff', '.gif')
+IMAGES = ('.png', '.jpg', '.jpeg', '.jfif', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.dcm', '.dicom')
 
 # %% ../nbs/00a_sources.ipynb #deff82b9
 def picture_facts(
     path:str, # Path that `read_bytes` takes
 )->dict:      # `size` in pixels, `mode`, `sha256` as a list of one
     "What `meta` keeps of a picture."
-    data = read_bytes(path)
+    data = store_image(read_bytes(path))['bytes']
     size, mode = peek_image(data)
     return dict(size=list(size), mode=mode, sha256=[sha256(data).hexdigest()[:16]])
 
@@ -528,6 +543,29 @@ def reports(self:Files,
     return out
 
 # %% ../nbs/00a_sources.ipynb #4fe22c93
+def class_folder(
+    folder:str,        # Name of a folder, with those above it
+    classes:dict|None, # As in `class_of`
+)->str:                # The same or one above it
+    "The folder that gives `folder` its class: a class may have a folder for each patient."
+    above = folder.rpartition('/')[0]
+    return class_folder(above, classes) if above and class_of(above, classes) == class_of(folder, classes) else folder
+
+# %% ../nbs/00a_sources.ipynb #215f322e
+@patch
+def name_bare(self:Files,
+    rows:list,         # Rows that were read, their ids as `xray_row` makes them
+    classes:dict|None, # As in `class_of`
+):
+    "Quarantine each folder of a class of which none of `rows` came."
+    used, pictures = {class_folder(r['id'].rpartition('/')[0], classes) for r in rows}, Counter()
+    for f in (*self, *self.empty):
+        if class_of(f, classes): pictures[class_folder(f, classes)] += len(self.entries(f, IMAGES)) if f in self.places else 0
+    for f, n in sorted(pictures.items()):
+        why = f'none of its {n} images can be used; mend one' if n else f'it has no image; allowed are {", ".join(IMAGES)}; add one'
+        if f not in used: self.quarantine.add(f, f, f'empty class: folder {f}, class {class_of(f, classes)}: {why}, or remove the folder')
+
+# %% ../nbs/00a_sources.ipynb #645a6403
 def read_xray(
     *sources,                 # Folders and zips, a folder for each class
     classes:dict|None=LUNG_FOLDERS, # As in `class_of`
@@ -551,10 +589,12 @@ def read_xray(
             except FAULTS as e: q.add(Path(name).stem, f'{folder}/{name}', fault(e))
     for folder, n in left.items(): q.add(folder, '', f'left out: {n} pictures of {folder}, as classes says', kept=True)
     files.note_others()
-    if not rows: raise ValueError(f'{", ".join(map(str, sources))}: no picture in a folder that stands for a class; folders are {", ".join([*files][:5])}; pass classes={{folder: class}}' + first_reason(q))
     alone = sum(not r['group'].startswith('patient ') for r in rows)
     if alone: q.add('', '', f'no patient: {alone} of {len(rows)} names do not match {pattern!r}; each is a group of its own', kept=True)
-    return settle_copies(rows, q)
+    single = settle_copies(rows, q)
+    files.name_bare(single, classes)
+    if not rows: raise ValueError(f'{", ".join(map(str, sources))}: no picture in a folder that stands for a class; folders are {", ".join(sorted({*files, *files.empty})[:5])}; pass classes={{folder: class}}' + first_reason(q))
+    return single
 
 # %% ../nbs/00a_sources.ipynb #a2c2f0e6
 def open_table(

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medvlm import core
 from medvlm.augment import exposures, write_exposures
-from medvlm.data import open_image
+from medvlm.data import open_image, text_of
 from medvlm.labels import LUNG_CLASSES, class_measures
 from medvlm.losses import Loss
 from medvlm.lung import image_tokens, majority, phantom_rows, score_lung, train_lung
@@ -45,13 +45,23 @@ def features(base, recipe, rows):
 def few(scores): return {k: vars(scores[k]) for k in SHOWN if k in scores}
 
 
-def tuned(name, recipe, train, test, folder, **how):
+def tuned(name, recipe, train, test, folder, valid=(), **how):
     "Train, ask, and say how long the training took."
     run, start = core.Run(name, folder), time.time()
-    bundle = train_lung(recipe, train, run, test, say=lambda line: print('   ', line, flush=True) if 'step' in line else None, **how)
+    bundle = train_lung(recipe, train, run, [*test, *valid], valid, say=lambda line: print('   ', line, flush=True) if 'step' in line else None, **how)
     seconds = time.time() - start
     model, processor, _ = load_bundle(bundle)
     return score_lung('tuned', model, processor, test, recipe, run), seconds, run
+
+
+def shown_cases(rows, done, texts, n=4):
+    "The first `n` right and the first `n` wrong answers, of different classes where there are so many, with what the film can be drawn from again."
+    out = []
+    for right in (True, False):
+        some = [dict(label=r['label'], patient=int(r['group'].split()[-1]), true=text_of(r['messages'][-1]), said=texts[r['id']], right=right) for r, t, s in zip(rows, done.truth, done.said) if (t == s) == right]
+        first = list({c['label']: c for c in reversed(some)}.values())
+        out += sorted(first + [c for c in some if c not in first], key=lambda c: c not in first)[:n]
+    return out
 
 
 def main_run(a, recipe, folder):
@@ -60,7 +70,10 @@ def main_run(a, recipe, folder):
     model, processor = load('small', recipe.policy)
     told['base'] = few(score_lung('base', model, processor, test, recipe, core.Run('base', folder)).scores)
     told['always one class'] = few(majority(test, train).scores)
-    done, seconds, run = tuned('lung', recipe, train, test, folder, first=a.steps[0])
+    valid = phantom_rows(f'{folder}/valid', 8, 200_000, 1, 112, small=True)
+    watch = Watch(every=a.steps[1]//3, rows=64, score='macro-F1', gate='ROUGE-L (word)', floor=.35, also=('macro-F1=0.5',), collapse=.9)
+    done, seconds, run = tuned('lung', replace(recipe, watch=watch), train, test, folder, first=a.steps[0], valid=valid)
+    cases = shown_cases(test, done, {x['id']: x['text'] for x in core.load_jsonl(run.path('answers_tuned.jsonl'))})
     told['tuned'] = few(done.scores)
     every = {k: vars(v) for k, v in done.scores.items() if k.endswith(tuple(LUNG_CLASSES))}
     pairs = [[t, s] for t, s in zip(done.truth, done.said)]
@@ -69,7 +82,7 @@ def main_run(a, recipe, folder):
         measures[name] = class_measures(true, list(reader.predict(features(base, recipe, test))), tuple(LUNG_CLASSES))
         told[name] = few(score_all({k: measures[name][k] for k in SHOWN[:2]}, groups))
     difference = pair(*(m['accuracy'] for m in measures.values()), groups).difference
-    return dict(told=told, classes=every, pairs=pairs, difference=vars(difference), seconds=seconds, loss=[x for x in core.load_json(run.path('loss.json'))])
+    return dict(told=told, classes=every, pairs=pairs, difference=vars(difference), seconds=seconds, loss=core.load_json(run.path('loss.json')), cases=cases, watch=core.load_jsonl(run.path('watch.jsonl')))
 
 
 def ablation(a, recipe, folder):
@@ -104,7 +117,7 @@ def main():
     p.add_argument('--ablation', action='store_true')
     p.add_argument('--out', default=None)
     a = p.parse_args()
-    recipe = replace(RECIPES['lung_3b_small'], steps=a.steps[1], new_tokens=140, watch=Watch())
+    recipe = replace(RECIPES['lung_3b_small'], steps=a.steps[1], new_tokens=170, watch=Watch())
     with tempfile.TemporaryDirectory() as folder: out = (ablation if a.ablation else main_run)(a, recipe, folder)
     for name, scores in out['told'].items(): print(name, *(f'{k} {v["value"] if v["value"] is None else round(v["value"], 3)} [{v["low"]}, {v["high"]}]' for k, v in scores.items()), sep='; ')
     print(out['seconds'])

@@ -141,7 +141,7 @@ RECIPES = dict(
                    epochs=0., steps=3000, warmup=5., weight_decay=.01, clip=5., watch=Watch(every=50, rows=128, score='macro-F1', collapse=.9), new_tokens=512, report_to='wandb', seed=1234),
     lung_3b=Recipe(name='lung_3b', base='Qwen/Qwen2.5-VL-3B-Instruct', quant='nf4', backend='unsloth', tuning=Tuning(Part('lora', 1e-4, r=16, alpha=16, dropout=.15, rslora=True, targets=('attn.qkv', 'attn.proj')),
                    Part('lora', 1e-4, r=16, alpha=16, dropout=.15, rslora=True, targets=everywhere), nothing), batch=2, accumulate=16, epochs=2., warmup=.05, schedule='linear', weight_decay=0.,
-                   watch=Watch(every=300, rows=128, score='macro-F1', gate='ROUGE-L (word)', floor=.35, strikes=2, patience=5, collapse=.9), new_tokens=256, save_every=300))
+                   watch=Watch(every=300, rows=128, score='macro-F1', gate='ROUGE-L (word)', floor=.35, also=('macro-F1=0.3',), strikes=2, patience=5, collapse=.9), new_tokens=256, save_every=300))
 
 # %% ../nbs/01d_train.ipynb #d1d3348f
 RECIPES.update(

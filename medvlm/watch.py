@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LONG', 'Watch', 'subset', 'flat', 'stands_in', 'check_prompts', 'undisturbed', 'trainable', 'save_best',
-           'best_weights', 'restore_best', 'spread', 'Watching', 'agreed', 'watch_lines', 'GateError', 'check_gate',
-           'watcher', 'watch_figure']
+           'best_weights', 'restore_best', 'spread', 'Watching', 'floors_of', 'agreed', 'watch_lines', 'GateError',
+           'check_gate', 'watcher', 'watch_figure']
 
 # %% ../nbs/01m_watch.ipynb #b8f55ca9
 import contextlib, hashlib, os, random, re, secrets, unicodedata
@@ -26,6 +26,7 @@ class Watch:
     score:str = '' # Measure by which the best weights are chosen; '': none are kept
     floor:float = -1. # The low end of the gate's interval must reach this; -1: no gate
     gate:str = '' # Measure of the gate; '': `score`
+    also:tuple = () # Further floors, as 'measure=floor'; the gate is passed when all are reached
     strikes:int = 0 # Stop after so many evaluations in a row below the floor; 0: never
     patience:int = 0 # Stop after so many evaluations in a row without a better `score`; 0: never
     collapse:float = 1. # Alarm when one label makes up this share of the predictions; 1: off
@@ -33,13 +34,14 @@ class Watch:
     seed:int = 0 # Seed of the choice of rows
 
     def __post_init__(self):
-        object.__setattr__(self, 'lower', tuple(self.lower))
+        for name in ('lower', 'also'): object.__setattr__(self, name, tuple(getattr(self, name)))
+        if bad := [a for a in self.also if not re.fullmatch(r'.+=-?\d+(\.\d+)?', a)]: raise ValueError(f"also={bad[0]!r}; allowed is 'measure=floor', such as 'macro-F1=0.5'; correct it")
         if low := [n for n in ('every', 'strikes', 'patience') if getattr(self, n) < 0]: raise ValueError(f'{low[0]}={getattr(self, low[0])}; allowed are whole numbers from 0, which switches it off')
         if self.rows < 1: raise ValueError(f'rows={self.rows}; allowed are whole numbers from 1; 100 rows give intervals of about ±0.1')
         if not 0 < self.collapse <= 1: raise ValueError(f'collapse={self.collapse}; allowed is a share above 0 to 1, which switches it off, e.g. 0.9')
         if not (self.floor == -1 or np.isfinite(self.floor)): raise ValueError(f'floor={self.floor}; allowed are numbers; -1 means no gate')
         needs = (('score', self.score, 'every', self.every), ('floor', self.floor != -1, 'every', self.every), ('collapse', self.collapse < 1, 'every', self.every), ('patience', self.patience, 'score', self.score),
-                 ('strikes', self.strikes, 'floor', self.floor != -1), ('gate', self.gate, 'floor', self.floor != -1), ('floor', self.floor != -1, 'gate or score', self.gate or self.score))
+                 ('strikes', self.strikes, 'floor', self.floor != -1), ('gate', self.gate, 'floor', self.floor != -1), ('also', self.also, 'floor', self.floor != -1), ('floor', self.floor != -1, 'gate or score', self.gate or self.score))
         for name, there, other, given in needs:
             if there and not given: raise ValueError(f'{name}={getattr(self, name)!r} has no effect without {other}; set {other}, or leave {name} out')
 
@@ -216,7 +218,7 @@ def look(
     if [a.id for a in answers] != [r['id'] for r in self.rows]: raise ValueError(f'{len(answers)} answers for {len(self.rows)} rows, or in another order; need one for each row; look at `ask`')
     scores = {k: {f: core.plain(getattr(s, f)) for f in ('value', 'low', 'high', 'n', 'method')} for k, s in self.score(self.rows, answers).items()}
     s = self.settings
-    if lost := [n for n in (s.score, s.gate, *s.lower) if n and n not in scores]: raise ValueError(f'measure {lost[0]!r} is not scored; allowed are {sorted(scores)}; correct `score`, `gate` or `lower`')
+    if lost := [n for n in (s.score, s.gate, *s.lower, *floors_of(s)) if n and n not in scores]: raise ValueError(f'measure {lost[0]!r} is not scored; allowed are {sorted(scores)}; correct `score`, `gate`, `also` or `lower`')
     record = dict(step=step, n=len(answers), scores=scores, cut=sum(a.finish_reason == 'length' for a in answers)/len(answers))
     if self.label_of: record |= dict(predicted=spread([self.label_of(a.text) for a in answers]), reference=spread([r.get('label') for r in self.rows]))
     return record
@@ -233,6 +235,13 @@ def better(
     return new < old if self.settings.score in self.settings.lower else new > old
 
 # %% ../nbs/01m_watch.ipynb #8f5757a5
+def floors_of(
+    settings:Watch # Settings
+) -> dict: # Measure → floor; empty without a gate
+    "All that the gate asks for."
+    return {} if settings.floor == -1 else {settings.gate or settings.score: settings.floor} | {name: float(floor) for name, _, floor in (a.rpartition('=') for a in settings.also)}
+
+# %% ../nbs/01m_watch.ipynb #1eb51d8a
 @patch
 def passes(
     self:Watching,
@@ -240,10 +249,8 @@ def passes(
 ) -> bool|None: # Whether it is; None without a gate
     "Is the gate passed?"
     s = self.settings
-    if s.floor == -1: return None
-    name = s.gate or s.score
-    end = scores[name]['high' if name in s.lower else 'low']
-    return end is not None and (end <= s.floor if name in s.lower else end >= s.floor)
+    ends = {name: scores[name]['high' if name in s.lower else 'low'] for name in floors_of(s)}
+    return all(ends[name] is not None and (ends[name] <= floor if name in s.lower else ends[name] >= floor) for name, floor in floors_of(s).items()) if ends else None
 
 # %% ../nbs/01m_watch.ipynb #c8891eb0
 @patch
@@ -273,7 +280,7 @@ def decide(
     if ahead: st['peak'] = value
     st['stale'], st['strikes'] = 0 if ahead else st['stale'] + 1, st['strikes'] + 1 if record['gate'] is False else 0
     record['alarms'] = [line] if (line := self.alarm(record)) else []
-    if s.strikes and st['strikes'] >= s.strikes: st['reason'] = f"{s.gate or s.score} did not reach its floor of {s.floor:g} in {st['strikes']} evaluations on end"
+    if s.strikes and st['strikes'] >= s.strikes: st['reason'] = f"{' or '.join(f'{n} did not reach its floor of {f:g}' for n, f in floors_of(s).items())} in {st['strikes']} evaluations on end"
     elif s.patience and st['stale'] >= s.patience: st['reason'] = f"no better {s.score} in {st['stale']} evaluations on end"
     record['stop'] = st['reason']
     st['records'].append(record)
@@ -296,7 +303,7 @@ def watch_lines(
     settings:Watch # Settings
 ) -> list: # Lines for people
     "An evaluation in words."
-    shown = {k: v for k, v in record['scores'].items() if k in (settings.score, settings.gate)} or record['scores']
+    shown = {k: v for k, v in record['scores'].items() if k in (settings.score, *floors_of(settings))} or record['scores']
     text = '; '.join(f"{k} {v['value']:.3f} [{v['low']:.3f}, {v['high']:.3f}] n={v['n']}" if None not in (v['value'], v['low']) else f"{k} {v['value'] if v['value'] is not None else 'no value'} ({v['method']}) n={v['n']}" for k, v in shown.items())
     said = record.get('predicted', {})
     top = f"; {said['share']:.0%} {said['top']}, {said['bits']:.2f} of {record['reference']['bits']:.2f} bits" if 'top' in said else ''
@@ -388,13 +395,13 @@ def outcome(
 ) -> dict: # `status` ('off', 'passed' or 'below floor'), `evaluations`, `best`, `stopped` and a `text`
     "What the evaluations of a run came to."
     s, st = self.settings, self.state
-    name, floor = s.gate or s.score, f'{s.floor:g}'
+    name, floor, more = s.gate or s.score, f'{s.floor:g}', ''.join(f' and {f:g} for {n}' for n, f in [*floors_of(s).items()][1:])
     passed = [r['step'] for r in st['records'] if r['gate']]
     status = 'off' if not s.every or s.floor == -1 else 'passed' if passed else 'below floor'
     ends = [v for r in st['records'] if (v := r['scores'][name]['high' if name in s.lower else 'low']) is not None] if name else []
     reach = (min if name in s.lower else max)(ends, default=None)
-    text = {'off': 'no gate', 'passed': f'{len(passed)} of {len(st["records"])} evaluations passed the floor of {floor} for {name}',
-            'below floor': f"none of {len(st['records'])} evaluations passed the floor of {floor} for {name}; the {'lowest high' if name in s.lower else 'highest low'} end was {'none' if reach is None else format(reach, '.3f')}"}[status]
+    text = {'off': 'no gate', 'passed': f'{len(passed)} of {len(st["records"])} evaluations passed the floor of {floor} for {name}{more}',
+            'below floor': f"none of {len(st['records'])} evaluations passed the floor of {floor} for {name}{more}; the {'lowest high' if name in s.lower else 'highest low'} end was {'none' if reach is None else format(reach, '.3f')}"}[status]
     if st['best']: text += f"; best {s.score} {st['best']['value']:.3f} n={st['best']['n']} at step {st['best']['step']}"
     return dict(status=status, evaluations=len(st['records']), best=st['best'], stopped=st['reason'], text=text)
 
@@ -434,7 +441,7 @@ def watch_figure(
     from matplotlib.figure import Figure
     if not records: return None
     there = list(records[0]['scores'])
-    names = tuple(names) or tuple(dict.fromkeys(n for n in (settings.score, settings.gate) if n)) or tuple(there[:4])
+    names = tuple(names) or tuple(dict.fromkeys(n for n in (settings.score, *floors_of(settings)) if n)) or tuple(there[:4])
     if lost := [n for n in names if n not in there] or names[4:]: raise ValueError(f'measure {lost[0]!r}; allowed are at most four of {there}; choose among them')
     core.use_korean_font()
     fig = Figure(figsize=(5.4, 3), layout='constrained'); ax = fig.subplots(); ends = []
@@ -444,7 +451,7 @@ def watch_figure(
         if band: ax.fill_between(*zip(*band), color=colour, alpha=.2, lw=0)
         if seen: ax.plot(*zip(*[(x, v['value']) for x, v in seen]), 'o-', ms=3.5, color=colour, label=name.replace('$', r'\$'))
         ends += [v for _, *b in band for v in b] + [v['value'] for _, v in seen]
-    if settings.floor != -1: ax.axhline(settings.floor, ls='--', lw=1, color='#80634a', label=f'floor {settings.floor:g}'); ends.append(settings.floor)
+    for floor in sorted({f for n, f in floors_of(settings).items() if n in names}): ax.axhline(floor, ls='--', lw=1, color='#80634a', label=f'floor {floor:g}'); ends.append(floor)
     if kept := [r for r in records if r['best'] and settings.score in names]: ax.plot(kept[-1]['step'], kept[-1]['scores'][settings.score]['value'], '*', ms=13, color='#0f8f88', mec='white', label=f"kept, step {kept[-1]['step']}")
     low = min(ends, default=0)
     if rang := [r['step'] for r in records if r['alarms']]: ax.plot(rang, [low]*len(rang), '^', ms=6, color='#c8553d', label='collapse alarm', clip_on=False)

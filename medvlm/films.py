@@ -195,7 +195,7 @@ def lung_train(
     recipe, q = chosen_recipe(args.recipe, args.set), Quarantine()
     run = core.Run(args.name or recipe.name, args.root)
     rows = film_rows(args.sources, recipe, run.path('films'), classes_named(args.classes), args.pattern, q)
-    if q or q.notes: q.save(run.path('quarantine.jsonl')); print(f'{len(q)} films in quarantine, {len(q.notes)} notes: {run.dir}/quarantine.jsonl')
+    if q or q.notes: q.save(run.path('quarantine.jsonl')); print(f'{len(q)} in quarantine, {len(q.notes)} notes: {run.dir}/quarantine.jsonl')
     for x in q.notes[:5]: print(f"  {x['reason']}")
     print(Table(['class', 'films', 'patients'], [[c, n, len({r['group'] for r in rows if r['label'] == c})] for c, n in sorted(Counter(r['label'] for r in rows).items())]))
     how = dict(first=args.first, how=int(args.how) if args.how.isdigit() else args.how)
@@ -229,7 +229,7 @@ def lung_eval(
     small = 'small' if processor.image_processor.size['longest_edge'] < 448*448 else recipe.base
     rows = film_rows(args.sources, replace(recipe, base=small), run.path('films'), classes_named(args.classes), args.pattern, q)
     test = unseen_films(rows, args.bundle); job = lung_job({r['label'] for r in rows})
-    if q or q.notes: q.save(run.path('quarantine.jsonl')); print(f'{len(q)} films in quarantine, {len(q.notes)} notes: {run.dir}/quarantine.jsonl')
+    if q or q.notes: q.save(run.path('quarantine.jsonl')); print(f'{len(q)} in quarantine, {len(q.notes)} notes: {run.dir}/quarantine.jsonl')
     if len(test) < len(rows): print(f'{len(rows) - len(test)} of {len(rows)} films were used to tune it and are left out')
     films = {r['id']: r['images'][0] for r in test}
     models = {'majority': majority(test, test, job), 'tuned': score_lung('tuned', model, processor, test, recipe, run, job)}

@@ -99,7 +99,7 @@ def train_films(
     run:core.Run, # Run folder
     sizes:tuple=(.7, .1, .2), # Train, valid and test, see `data.split_groups`
     first:int=0, # Steps of the first stage, see `lung.train_lung`
-    how:str|int='tempered', # Balance, see `augment.targets`
+    how:str|int='equal', # Balance, see `augment.targets`
     say=print # Called with lines for people
 ) -> dict: # Name → `eval.Evaluation`: always the most frequent class, and the tuned reader
     "Tune on films and score on films of other patients."

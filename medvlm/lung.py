@@ -222,7 +222,7 @@ def train_lung(
     run:core.Run, # Run folder
     held_out:list, # Rows for validation and test, of other patients
     valid:list=(), # Those of them that the run is watched by
-    how:str|int='tempered', # Balance, see `augment.targets`; 'none' shows the rows as they are
+    how:str|int='equal', # Balance, see `augment.targets`; 'none' shows the rows as they are
     job:ev.Job=None, # From `lung_job`
     first:int=0, # Steps of a first stage for the vision alone, see `vision_first`; 0: one stage
     say=print # Called with lines for people

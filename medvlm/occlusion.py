@@ -208,7 +208,7 @@ def occlusion_figure(
         fig = Figure(figsize=(width, .9 + (width - .9)/len(images)*(1 + len(maps))), layout='constrained')
         axes = fig.subplots(1 + len(maps), len(images), squeeze=False)
         for line, (name, shown) in enumerate({'film': [None]*len(images), **maps}.items()):
-            most = max([abs(m).max() for m in shown if m is not None], default=1.)
+            most = max([1e-3, *(abs(m).max() for m in shown if m is not None)])
             for ax, image, drops, box in zip(axes[line], images, shown, boxes): overlay(ax, image, drops, most, box)
             axes[line, 0].set_ylabel(name, fontsize=8)
             if line: fig.colorbar(ScalarMappable(Normalize(-most, most), 'RdBu_r'), ax=axes[line].tolist(), fraction=.03).set_label('drop, nats', fontsize=7)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from medvlm import core
 from medvlm.data import text_of
@@ -80,9 +81,12 @@ def main():
     shares['marked, box of the mark'] = inside(maps['marked'], on_mark)
     like = {k: score_all(dict(like=mean_of([map_likeness(x, y) for x, y in zip(maps['tuned'], maps[k])])), [r['group'] for r in fluid])['like'] for k in ('other seed', 'answers by chance', 'marked', 'never saw a film', 'tuned, blur', 'tuned, the side')}
     for k, s in {**accuracy, **like}.items(): print(k, s)
-    lows = {k: [float(np.median([m.max() for m in v])), float(max(m.max() for m in v))] for k, v in maps.items()}
+    largest = {k: [float(np.median([m.max() for m in v])), float(max(m.max() for m in v))] for k, v in maps.items()}
+    areas = [(b[2] - b[0])*(b[3] - b[1]) for b in (r['meta']['box'] for r in fluid)]
+    by_area = float(spearmanr([m.max() for m in maps['tuned']], areas)[0])
+    print('largest drop and area of the box', by_area)
     example = {k: [m.round(3).tolist() for m in maps[k][:4]] for k in ('tuned', 'answers by chance', 'marked', 'tuned, the side')}
-    core.save_json(dict(accuracy={k: vars(s) for k, s in accuracy.items()}, shares={k: {m: vars(s) for m, s in v.items()} for k, v in shares.items()}, likeness={k: vars(s) for k, s in like.items()}, largest=lows, example=example,
+    core.save_json(dict(accuracy={k: vars(s) for k, s in accuracy.items()}, shares={k: {m: vars(s) for m, s in v.items()} for k, v in shares.items()}, likeness={k: vars(s) for k, s in like.items()}, largest=largest, by_area=by_area, example=example,
                         patients=a.patients, test=a.test, steps=a.steps, versions=core.versions(), machine=core.machine(), commit=core.commit()), a.out)
 
 

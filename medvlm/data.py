@@ -155,6 +155,7 @@ def is_dicom(
 )->bool:              # Does it have the mark of a DICOM file?
     "Look for `DICM` at byte 128 of `x`; a file that cannot be opened has none."
     if isinstance(x, bytes): return x[128:132]==b'DICM'
+    if not isinstance(x, (str,Path)): return False  # a number would be taken for an open file
     try:
         with open(x, 'rb') as f: return f.read(132)[128:]==b'DICM'
     except OSError: return False

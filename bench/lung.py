@@ -1,4 +1,4 @@
-"""What the small reader makes of drawn films: `python bench/lung.py [--patients 400] [--steps 1300 420]` writes results/lung.json; with `--ablation` results/lung_ablation.json.
+"""What the small reader makes of drawn films: `python bench/lung.py [--patients 400] [--steps 1500 320]` writes results/lung.json; with `--ablation` results/lung_ablation.json.
 
 Drawn films of 112 × 112, one of each patient, eight classes, other patients in the test. The base is asked, tuned in two stages (vision first, then language, by `lung_3b_small`) and asked again, beside always naming the most frequent class. For the vision
 alone: how well a logistic regression reads the class from the image tokens before and after the first stage. The ablation learns from classes of unequal size, the largest with eleven times the films of the smallest, and shows them in several ways; and it tunes the
@@ -113,7 +113,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--patients', type=int, default=400)
     p.add_argument('--test', type=int, default=60)
-    p.add_argument('--steps', type=int, nargs=2, default=(1300, 420), help='of the vision, of the language')
+    p.add_argument('--steps', type=int, nargs=2, default=(1500, 320), help='of the vision, of the language')
     p.add_argument('--ablation', action='store_true')
     p.add_argument('--out', default=None)
     a = p.parse_args()

@@ -90,7 +90,7 @@ def work(folder, jobs):
         if watch: recipe, watching = replace(recipe, watch=train.Watch(every=watch, rows=4, score='length')), (rows[:4], partial(length_score, rank))
         run = core.Run(name, folder/'runs')
         core.save_json(dict(pid=os.getpid()), run.path(f'pid-{rank}.json'))
-        sampler = lambda lengths, batch, seed, fill=0: InOrder(apart(rows, split))
+        sampler = lambda lengths, batch, seed, fill=0, pool=32: InOrder(apart(rows, split))
         with mock.patch.multiple(train, finish=note, trainer_args=spread_all, Collator=partial(train.Collator, guard=guard), length_sampler=sampler if split else train.length_sampler):
             train.fit(recipe, rows, run, watching=watching, say=lambda line: print(line, flush=True) if 'going on' in line or 'step ' in line else None)
     if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()

@@ -305,12 +305,13 @@ def length_order(
         full += [p for p in parts if len(p) == batch]; rest += [i for p in parts if len(p) < batch for i in p]
     return [i for k in rng.permutation(len(full)) for i in full[k]] + rest
 
-# %% ../nbs/01n_batches.ipynb #a7d4aae4
+# %% ../nbs/01n_batches.ipynb #9fddcd27
 def length_sampler(
     lengths:list, # Length of each row, in tokens
     batch:int, # Rows in a batch, those of all processes together
     seed:int, # Seed
-    fill:int=0 # Fillers behind the rows of the dataset, see `fill_up`; they end every epoch
+    fill:int=0, # Fillers behind the rows of the dataset, see `fill_up`; they end every epoch
+    pool:int=32 # Batches that are sorted by length together; 1 sorts nothing
 ): # A `torch.utils.data.Sampler`; its `set_epoch` is called by the trainer
     "`length_order` as a sampler, another order for each epoch."
     import torch
@@ -318,7 +319,7 @@ def length_sampler(
         epoch = 0
         def __len__(self): return len(lengths) + fill
         def set_epoch(self, epoch): self.epoch = epoch
-        def __iter__(self): return iter([*length_order(lengths, batch, [seed, self.epoch]), *range(len(lengths), len(self))])
+        def __iter__(self): return iter([*length_order(lengths, batch, [seed, self.epoch], pool), *range(len(lengths), len(self))])
     return Order()
 
 # %% ../nbs/01n_batches.ipynb #38ce76db

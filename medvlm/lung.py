@@ -184,7 +184,7 @@ def vision_first(
     recipe:Recipe, # For the base, the policy and the seed
     rows:list, # Training rows, all images of one size
     folder, # Takes the base with the vision that was learnt
-    steps:int=1300, # Batches of 16 films
+    steps:int=1500, # Batches of 16 films
     rate:float=1e-3, # Learning rate of vision and merger
     strength:float=.5, # Of the augmentation
     how:str|int='equal', # Balance, see `augment.targets`

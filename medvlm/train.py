@@ -45,6 +45,7 @@ class Recipe:
     optimizer:str = 'adamw' # 'adamw', or with states in 8 bits 'adamw_8bit' and 'paged_adamw_8bit'
     batch:int = 4 # Rows in one forward pass of one process
     accumulate:int = 8 # Forward passes in one step
+    pool:int = 32 # Batches that are sorted by length together, which saves padding; 1 leaves the order to chance, where length goes with the class
     packed:bool = False # True lays the rows of a batch end to end instead of padding them
     epochs:float = 5. # Passes over the data, when `steps` is 0
     steps:int = 0 # Optimizer steps; 0 takes `epochs`
@@ -75,7 +76,7 @@ def check_recipe(
     "Raises when a value of `r` is not allowed, or two contradict each other."
     for k, allowed in CHOICES.items():
         if getattr(r, k) not in allowed: raise ValueError(f'{k}={getattr(r, k)!r}; allowed are {allowed}')
-    low = [n for n in ('batch', 'accumulate', 'save_every', 'new_tokens', 'max_tokens') if getattr(r, n) < 1] + [n for n in ('workers', 'weight_decay', 'steps') if getattr(r, n) < 0]
+    low = [n for n in ('batch', 'accumulate', 'pool', 'save_every', 'new_tokens', 'max_tokens') if getattr(r, n) < 1] + [n for n in ('workers', 'weight_decay', 'steps') if getattr(r, n) < 0]
     if low or (r.steps <= 0 and r.epochs <= 0): raise ValueError(f'{low or ["steps", "epochs"]}: must be at least 1 (workers, weight_decay and steps at least 0, steps or epochs above 0)')
     if not 0 <= r.beta2 < 1: raise ValueError(f'beta2={r.beta2}; allowed is a share from 0 to below 1; 0.999 is usual, 0.95 for short runs')
     if not 1 <= r.views <= len(VIEWS): raise ValueError(f'views={r.views}; allowed are 1 to {len(VIEWS)}')
@@ -152,8 +153,8 @@ RECIPES.update(
                         batch=16, accumulate=1, epochs=0., steps=300, warmup=.1, schedule='cosine', checkpointing=False, new_tokens=200),
     skin_7b_small=replace(RECIPES['skin_7b'], name='skin_7b_small', **small_pages, tuning=Tuning(Part('full', 7e-4), Part('full', 1.3e-3), Part('lora', 3e-3, r=32, alpha=64, dropout=0., targets=everywhere)),
                           clip=1., watch=Watch(every=100, rows=48, score='macro-F1', collapse=.9)),
-    lung_3b_small=replace(RECIPES['lung_3b'], name='lung_3b_small', **small_pages | dict(steps=420, cache=False), tuning=Tuning(nothing, Part('full', 1e-3), Part('full', 1e-3)), loss=Loss(label=6.), beta2=.95,
-                          schedule='cosine', watch=Watch(every=140, rows=48, score='macro-F1', collapse=.9), save_every=140))
+    lung_3b_small=replace(RECIPES['lung_3b'], name='lung_3b_small', **small_pages | dict(steps=320, cache=False), tuning=Tuning(nothing, Part('full', 1e-3), Part('full', 1e-3)), loss=Loss(label=6.), beta2=.95, pool=1,
+                          schedule='cosine', watch=Watch(every=160, rows=48, score='macro-F1', collapse=.9), save_every=160))
 
 # %% ../nbs/01d_train.ipynb #f05cc580
 def optimizer_class(
@@ -205,7 +206,7 @@ def part_trainer(
             self.model_accepts_loss_kwargs, self.seen = False, {}  # `compute_loss` weighs its batch itself
             for p in () if self.is_deepspeed_enabled else [p for p in self.model.parameters() if p.requires_grad and p.dtype in (torch.bfloat16, torch.float16)]: p.data = p.data.float()
         def _get_train_sampler(self, train_dataset=None):
-            return length_sampler(lengths, self.args.train_batch_size*self.args.world_size, self.args.seed if self.args.data_seed is None else self.args.data_seed, len(self.train_dataset) - len(lengths))
+            return length_sampler(lengths, self.args.train_batch_size*self.args.world_size, self.args.seed if self.args.data_seed is None else self.args.data_seed, len(self.train_dataset) - len(lengths), recipe.pool)
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             total, noted = batch_loss(model, inputs, recipe.loss)
             self.seen = {k: self.seen.get(k, 0.) + v for k, v in noted.items()}

@@ -23,14 +23,14 @@ from medvlm.phantoms import CHEST, chest_phantom, chest_report
 from medvlm.batches import Coder, Collator, answer_mask, chat_text, encode_rows
 from medvlm.data import assistant, open_image, row, user
 from medvlm.losses import answer_loss
-from medvlm.models import load, param_groups, prepare
+from medvlm.models import ImagePolicy, load, param_groups, prepare
 from medvlm.cuttings import font_split
 from medvlm.qwen_ocr import TRAIN_LAYOUTS, in_processes, page_jobs, train_job
 from medvlm.samples import png_bytes
 from medvlm.train import RECIPES, make_trainer
 from medvlm.watch import Watch
 
-JOBS = dict(strips=replace(RECIPES['ocr_7b_small'], steps=60, save_every=100, cache=True), films=replace(RECIPES['lung_3b_small'], steps=30, save_every=100, watch=Watch()))
+JOBS = dict(strips=replace(RECIPES['ocr_7b_small'], steps=60, save_every=100, cache=True), films=replace(RECIPES['lung_3b_small'], policy=ImagePolicy(28*28, 96*28*28), steps=30, save_every=100, watch=Watch()))
 
 
 def films(n=96, side=1024):

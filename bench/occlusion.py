@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from medvlm import core
 from medvlm.data import text_of
 from medvlm.lung import train_lung
-from medvlm.models import Part, Tuning, load, load_bundle
+from medvlm.models import ImagePolicy, Part, Tuning, load, load_bundle
 from medvlm.occlusion import MARK, box_measures, boxed_films, map_likeness, marked, occlusion_map
 from medvlm.stats import mean_of, right_of, score_all
 from medvlm.train import RECIPES, ask
@@ -43,7 +43,7 @@ def main():
     p.add_argument('--out', default=Path(__file__).resolve().parent/'results'/'occlusion.json')
     a = p.parse_args()
     plan = Tuning(Part('full', 5e-4), Part('full', 1e-3), Part('full', 1e-3))
-    recipe = replace(RECIPES['lung_3b_small'], steps=a.steps, tuning=plan, new_tokens=24, watch=Watch(), cache=False)
+    recipe = replace(RECIPES['lung_3b_small'], policy=ImagePolicy(28*28, 96*28*28), steps=a.steps, tuning=plan, new_tokens=24, watch=Watch(), cache=False)
     learn, test = boxed_films(a.patients, side=True), boxed_films(a.test, 100_000, side=True)
     fluid, groups = [r for r in test if r['label'] == 'Fluid'], [r['group'] for r in test]
     base, processor = load('small', recipe.policy)

@@ -248,7 +248,7 @@ def applied(
     for name in (*(n for n in values if n not in (*MOVES, *late)), *(n for n in late if n in values)): x = changed(x, name, values[name], rng, fill)
     return to_image(x, image.mode)
 
-
+# %% ../nbs/01_augment.ipynb #eae6fe04
 def augmented(
     image:Image.Image, # Grey of 8 or 16 bits, or RGB
     kind:str, # Key of `SETS`

@@ -380,7 +380,7 @@ def open_source(
     from medvlm import data, sources
     for o, kinds in USED_BY.items():
         if args.kind not in kinds and getattr(args, o) != OPTIONS[f'--{o}'].get('default'): raise ValueError(f'--{o} is for {" and ".join(kinds)}, not for {args.kind}; leave it out')
-    pairs = lambda text: {k.strip(): v.strip() or None for k, _, v in (p.partition('=') for p in (text or '').split(',')) if k.strip()}
+    pairs = lambda text: sources.pairs_of(text or '')
     if args.kind == 'qa': return sources.QaTree(*args.sources, how=args.pairing, group=args.group, seed=args.seed, quarantine=quarantine)
     if args.kind == 'skin': return sources.read_skin(*args.sources, quarantine=quarantine)
     if args.kind == 'xray':

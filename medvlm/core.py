@@ -7,7 +7,7 @@ __all__ = ['MAX_MEMBER', 'MAX_RATIO', 'PACKAGES', 'VIEW', 'parse_env', 'dotenv',
            'cuda_card', 'choose_device', 'device', 'cpu_bf16', 'takes_bf16', 'preset', 'seed_all', 'atomic', 'plain',
            'save_json', 'progress', 'open_zip', 'check_member', 'read_member', 'read_bytes', 'load_json', 'save_jsonl',
            'load_jsonl', 'is_running', 'atomic_folder', 'append_jsonl', 'versions', 'commit', 'machine', 'image_digest',
-           'fingerprint', 'Run', 'korean_font', 'use_korean_font']
+           'fingerprint', 'begun_with', 'Run', 'korean_font', 'use_korean_font']
 
 # %% ../nbs/00_core.ipynb #bbab2b6e
 import hashlib
@@ -401,6 +401,21 @@ def fingerprint(
         images = [image_digest(image) for image in row.get('images') or []]
         digest.update(json.dumps(plain({**row, 'images': images}), ensure_ascii=False, sort_keys=True).encode() + b'\n')
     return digest.hexdigest()[:16]
+
+# %% ../nbs/00_core.ipynb #fcbce17e
+def begun_with(
+    path:Path, # JSON file that was written when the work began
+    facts:dict, # What the work depends on now
+)->bool: # Whether the file is there
+    "Check that the work goes on with what it was begun with; an entry that the file lacks is not compared."
+    if not Path(path).exists(): return False
+    old, now = load_json(path), plain(facts)
+    for name in (n for n in now if n in old and old[n] != now[n]):
+        a, b = old[name], now[name]
+        while isinstance(a, dict) and isinstance(b, dict):
+            k = next(k for k in (*b, *a) if a.get(k) != b.get(k)); name, a, b = f'{name}.{k}', a.get(k), b.get(k)
+        raise ValueError(f'{Path(path).parent}: begun with another {name} ({a!r}, now {b!r}); give another name, or remove the folder to start over')
+    return True
 
 # %% ../nbs/00_core.ipynb #da09757b
 class Run:

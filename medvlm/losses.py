@@ -15,7 +15,7 @@ from .data import text_of
 # %% ../nbs/01l_losses.ipynb #dbfcb8cd
 @dataclass(frozen=True)
 class Loss:
-    "Which loss the answer tokens take; `gamma`, `weights`, `beta` and `label` act on label tokens only."
+    "Which loss the answer tokens take; `gamma`, `weights` and `beta` act on label tokens only, `label` on those and on facts."
     kind:str = 'cross_entropy' # 'cross_entropy', 'weighted' or 'focal'
     gamma:float = 2. # How strongly focal loss turns away from what is known, at least 0; 0 is cross-entropy
     weights:str = 'none' # Class weights: 'none', 'balanced' or 'effective'; for 'weighted' and 'focal'

@@ -721,11 +721,10 @@ def own_folder(
     facts:dict # What a run depends on
 ) -> Path: # The folder
     "The folder for a run with these `facts`, new or begun by the same."
-    path = Path(out)/'manifest.json'
-    old = core.load_json(path) if path.exists() else None
-    if old is None and Path(out).exists() and any(Path(out).iterdir()): raise ValueError(f'{out}: there is something else already; give a new folder')
-    if old and (wrong := [k for k, v in facts.items() if old.get(k) != v]): raise ValueError(f'{out}: begun with another {wrong[0]} ({old.get(wrong[0])!r}, now {facts[wrong[0]]!r}); give a new folder, or delete this one')
-    if old is None: core.save_json(dict(kind='readings', **facts, versions=core.versions()), path)
+    path, facts = Path(out)/'manifest.json', dict(kind='readings', **facts)
+    if core.begun_with(path, facts): return Path(out)
+    if Path(out).exists() and any(Path(out).iterdir()): raise ValueError(f'{out}: there is something else already; give a new folder')
+    core.save_json(dict(facts, versions=core.versions()), path)
     return Path(out)
 
 # %% ../nbs/02a_reading.ipynb #d2768e54

@@ -8,8 +8,9 @@ __all__ = ['BEFORE', 'PART', 'SKIN_CLASSES', 'SKIN_FOLDER', 'TELLS', 'JUNK', 'FA
            'load_objects', 'fault', 'question_text', 'answer_text', 'overlaps', 'pair', 'part_of', 'first_reason',
            'labelled_only', 'QaTree', 'save_instructions', 'skin_facts', 'skin_labels', 'picture_facts',
            'settle_copies', 'skin_row', 'read_skin', 'skin_counts', 'class_of', 'class_question', 'read_csv',
-           'read_reports', 'check_pattern', 'xray_row', 'class_folder', 'read_xray', 'open_table', 'record_row',
-           'Table', 'shop_answer', 'read_cord', 'turn_text', 'place_images', 'save_llava_json', 'save_messages']
+           'read_reports', 'check_pattern', 'xray_row', 'class_folder', 'pairs_of', 'read_xray', 'open_table',
+           'record_row', 'Table', 'shop_answer', 'read_cord', 'turn_text', 'place_images', 'save_llava_json',
+           'save_messages']
 
 # %% ../nbs/00a_sources.ipynb #5835d8d6
 import csv
@@ -564,6 +565,13 @@ def name_bare(self:Files,
     for f, n in sorted(pictures.items()):
         why = f'none of its {n} images can be used; mend one' if n else f'it has no image; allowed are {", ".join(IMAGES)}; add one'
         if f not in used: self.quarantine.add(f, f, f'empty class: folder {f}, class {class_of(f, classes)}: {why}, or remove the folder')
+
+# %% ../nbs/00a_sources.ipynb #01cb8004
+def pairs_of(
+    text:str # 'name=other, name=other, name'
+) -> dict: # Name → other, None for a name alone; empty for an empty text
+    "Names with what they are to be called, as typed on a command line."
+    return {k.strip(): v.strip() or None for k, _, v in (p.partition('=') for p in text.split(',')) if k.strip()}
 
 # %% ../nbs/00a_sources.ipynb #645a6403
 def read_xray(

@@ -153,7 +153,7 @@ RECIPES.update(
                         batch=16, accumulate=1, epochs=0., steps=300, warmup=.1, schedule='cosine', checkpointing=False, new_tokens=200),
     skin_7b_small=replace(RECIPES['skin_7b'], name='skin_7b_small', **small_pages, tuning=Tuning(Part('full', 7e-4), Part('full', 1.3e-3), Part('lora', 3e-3, r=32, alpha=64, dropout=0., targets=everywhere)),
                           clip=1., watch=Watch(every=100, rows=48, score='macro-F1', collapse=.9)),
-    lung_3b_small=replace(RECIPES['lung_3b'], name='lung_3b_small', **small_pages | dict(steps=320, cache=False), tuning=Tuning(nothing, Part('full', 1e-3), Part('full', 1e-3)), loss=Loss(label=6.), beta2=.95, pool=1,
+    lung_3b_small=replace(RECIPES['lung_3b'], name='lung_3b_small', **small_pages | dict(policy=ImagePolicy(28*28, 16*28*28), steps=320, cache=False), tuning=Tuning(nothing, Part('full', 1e-3), Part('full', 1e-3)), loss=Loss(label=6.), beta2=.95, pool=1,
                           schedule='cosine', watch=Watch(every=160, rows=48, score='macro-F1', collapse=.9), save_every=160))
 
 # %% ../nbs/01d_train.ipynb #f05cc580
@@ -253,14 +253,10 @@ def claim(
     rows:list # Training rows
 ) -> dict: # The manifest
     "Writes recipe and data fingerprint into the run, or checks that they are the ones it was begun with."
-    mark, path = core.fingerprint(rows), run.path('manifest.json')
-    if path.exists():
-        old = core.load_json(path)
-        if 'recipe' in old and (old['recipe'], old.get('data')) != (core.plain(asdict(recipe)), mark):
-            what = 'rows' if old['recipe'] == core.plain(asdict(recipe)) else 'recipe'
-            raise ValueError(f'{run.dir}: begun with another {what}; give the run another name, or remove the folder to start over')
+    facts = dict(recipe=asdict(recipe), data=core.fingerprint(rows))
+    core.begun_with(run.path('manifest.json'), facts)
     save_recipe(recipe, run.path('recipe.toml'))
-    return run.manifest(recipe=asdict(recipe), seed=recipe.seed, data=mark)
+    return run.manifest(seed=recipe.seed, **facts)
 
 # %% ../nbs/01d_train.ipynb #cab82889
 def question_of(

@@ -36,6 +36,7 @@ class Watch:
     def __post_init__(self):
         for name in ('lower', 'also'): object.__setattr__(self, name, tuple(getattr(self, name)))
         if bad := [a for a in self.also if not re.fullmatch(r'.+=-?\d+(\.\d+)?', a)]: raise ValueError(f"also={bad[0]!r}; allowed is 'measure=floor', such as 'macro-F1=0.5'; correct it")
+        if twice := [n for n, k in Counter([self.gate or self.score, *(a.rpartition('=')[0] for a in self.also)]).items() if k > 1]: raise ValueError(f'also={self.also}: {twice[0]!r} has two floors; give each measure one, that of the gate in `floor`')
         if low := [n for n in ('every', 'strikes', 'patience') if getattr(self, n) < 0]: raise ValueError(f'{low[0]}={getattr(self, low[0])}; allowed are whole numbers from 0, which switches it off')
         if self.rows < 1: raise ValueError(f'rows={self.rows}; allowed are whole numbers from 1; 100 rows give intervals of about ±0.1')
         if not 0 < self.collapse <= 1: raise ValueError(f'collapse={self.collapse}; allowed is a share above 0 to 1, which switches it off, e.g. 0.9')

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from medvlm import core, eval as ev
@@ -15,6 +16,7 @@ from medvlm.films import asked_shortly, cross_validate, film_rows, square, train
 from medvlm.labels import LUNG_CLASSES, class_collapse
 from medvlm.losses import Loss, fact_spans, token_losses
 from medvlm.lung import check_films, fact_words, laterality, lung_job, majority, mean_film, mirrored_films, phantom_rows, train_lung, vision_first
+from medvlm.models import Answer
 from medvlm.stats import score
 from medvlm.train import RECIPES
 from medvlm.watch import Watch, Watching, floors_of
@@ -77,13 +79,12 @@ def test_a_majority_model_is_seen_for_what_it_is(drawn):
     assert class_collapse(e.truth, e.said, list(LUNG_CLASSES), e.joined.groups).warn
 
 
-def test_the_alarm_rings_in_training(drawn):
+def test_the_alarm_rings_when_all_answers_name_one_class(drawn, tmp_path):
     job_score, label_of = ev.watched_by(lung_job())
-    w = Watching(Watch(every=1, rows=16, score='macro-F1', floor=.3, collapse=.9), drawn, job_score, None, '.', quiet, label_of)
-    answers = [dict(id=r['id'], text='Class: Normal', finish_reason='stop', new_tokens=4, seconds=0.) for r in w.rows]
-    scores = {k: vars(s) for k, s in job_score(w.rows, answers).items()}
-    record = w.decide(dict(step=1, n=16, scores=scores, predicted=dict(top='Normal', share=1., n=16, bits=0.), reference=dict(top='Normal', share=.125, n=16, bits=3.)))
-    assert record['gate'] is False and not record['best'] and 'COLLAPSE' in record['alarms'][0]
+    ask = lambda model, processor, rows: [Answer(r['id'], 'Class: Normal\nExplanation: The lungs are clear.', 'stop', 4, 0.) for r in rows]
+    w = Watching(Watch(every=1, rows=16, score='macro-F1', floor=.3, collapse=.9), drawn, job_score, ask, tmp_path, quiet, label_of)
+    record = w.decide(w.look(torch.nn.Linear(1, 1), None, 1))
+    assert record['gate'] is False and not record['best'] and 'COLLAPSE' in record['alarms'][0] and w.outcome()['status'] == 'below floor'
 
 
 # Gates ---------------------------------------------------------------------------------------------------------------
@@ -119,7 +120,6 @@ def test_facts_are_whole_words_and_carry_their_article():
 
 
 def test_label_and_fact_count_alike_and_text_does_not():
-    import torch
     z, t, k = torch.randn(3, 5), torch.arange(3), torch.tensor([1, 2, 3])
     assert torch.allclose(token_losses(z, t, k, Loss(label=4.))[0], token_losses(z, t, k, Loss())[0]*torch.tensor([1., 4, 4]))
     with pytest.raises(ValueError, match='label=-1'): Loss(label=-1.)

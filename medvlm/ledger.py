@@ -178,20 +178,22 @@ def claim(
     key:str, # Job
     reserve:float=0., # Most that the attempt can cost, USD
     tokens:int=0, # Most tokens that it can take
-    limits:Limits=Limits() # Rates and cap
-) -> tuple: # ('go', number of the attempt), ('wait', seconds), ('gone', state of the job) or ('cap', USD that are lacking)
+    limits:Limits=Limits(), # Rates and cap
+    owner:str=None # Whose attempt it is; None: this ledger's; 'batch …' lives on without a process
+) -> tuple: # ('go', number of the attempt), ('wait', seconds), ('gone', state of the job, or 'batch') or ('cap', USD that are lacking)
     "Take a job for an attempt, when there is room for it."
     if self.full: raise OSError(errno.ENOSPC, f'{self.path}: the disk is full; free some room and run again, what was answered is kept')
     def work():
         found = self.db.execute('select state from jobs where key = ?', (key,)).fetchone()
         if not found: raise ValueError(f'{key}: no such job; `add` it first')
+        if found['state'] == 'asked' and self.db.execute("select 1 from attempts where key = ? and status = 'asked' and owner like 'batch %'", (key,)).fetchone(): return 'gone', 'batch'
         if found['state'] != 'open': return 'gone', found['state']
         if (wait := self.pause(tokens, limits)) > 0: return 'wait', wait
         most = reserve*float(self.fact('dearer') or 1)
         spent, = self.db.execute('select total(cost) from attempts').fetchone()
         if limits.cap is not None and spent + most > limits.cap: return 'cap', spent + most - limits.cap
         self.db.execute("update jobs set state = 'asked' where key = ?", (key,))
-        return 'go', self.db.execute("insert into attempts (key, owner, at, tokens, reserved, cost, status) values (?, ?, ?, ?, ?, ?, 'asked')", (key, self.owner, time.time(), tokens, most, most)).lastrowid
+        return 'go', self.db.execute("insert into attempts (key, owner, at, tokens, reserved, cost, status) values (?, ?, ?, ?, ?, ?, 'asked')", (key, owner or self.owner, time.time(), tokens, most, most)).lastrowid
     return self.write(work)
 
 # %% ../nbs/01y_ledger.ipynb #34c3e24a
@@ -246,7 +248,7 @@ def recover(
     self:Ledger
 ) -> int: # Attempts that were under way
     "Open the jobs again that were under way in processes that are gone."
-    with self.lock: owners = [o for o, in self.db.execute("select distinct owner from attempts where status = 'asked' and owner != ?", (self.owner,))]
+    with self.lock: owners = [o for o, in self.db.execute("select distinct owner from attempts where status = 'asked' and owner != ? and owner not like 'batch %'", (self.owner,))]
     lost = 0
     for owner in owners:
         path = self.beside(f'{owner}.alive')
@@ -257,6 +259,15 @@ def recover(
             path.unlink(missing_ok=True)
         lost += self.lose(owner)
     return lost
+
+# %% ../nbs/01y_ledger.ipynb #171bca07
+@patch
+def under_way(
+    self:Ledger,
+    owner:str # Whose attempts
+) -> dict: # Key of a job → number of the attempt
+    "What `owner` has asked and not got yet."
+    with self.lock: return {r['key']: r['id'] for r in self.db.execute("select key, id from attempts where owner = ? and status = 'asked'", (owner,))}
 
 # %% ../nbs/01y_ledger.ipynb #4c924808
 @patch

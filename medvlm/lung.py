@@ -184,7 +184,7 @@ def image_tokens(
 def film_batches(
     rows:list, # Training rows, all images of one size
     steps:int, # Batches
-    strength:float=.5, # Of the augmentation
+    strength:float=1., # Of the augmentation, 0 to 1
     how:str|int='equal', # Balance, see `augment.targets`
     seed:int=0, # Seed
     size:int=16 # Films in a batch
@@ -232,7 +232,7 @@ def vision_first(
     folder, # Takes the base with the vision that was learnt; one that was made so before is taken as it is
     steps:int=1500, # Batches of 16 films
     rate:float=1e-3, # Learning rate of vision and merger
-    strength:float=.5, # Of the augmentation
+    strength:float=1., # Of the augmentation, 0 to 1
     how:str|int='equal', # Balance, see `augment.targets`
     say=print # Called with lines for people
 ) -> Path: # `folder`, a base for the second stage
@@ -266,7 +266,7 @@ def train_lung(
     if not recipe.steps: raise ValueError('recipe.steps 0; the balance needs the number of films that are shown: set steps, and leave epochs 0')
     if first:
         if not run.path('vision').exists(): check_split(rows, held_out, allow=('answer',))     # `fit` looks again, but by then minutes are gone
-        made = vision_first(recipe, rows, run.path('vision'), first, strength=0. if how == 'none' else .5, how='natural' if how == 'none' else how, say=say)
+        made = vision_first(recipe, rows, run.path('vision'), first, strength=0. if how == 'none' else 1., how='natural' if how == 'none' else how, say=say)
         recipe = replace(recipe, base=str(made))
     total = recipe.batch*recipe.accumulate*recipe.steps
     plain = [dict(rows[i % len(rows)], id=f"{rows[i % len(rows)]['id']}~{i//len(rows)}") for i in range(total)] if how == 'none' else None

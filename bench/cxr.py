@@ -11,8 +11,9 @@ from pathlib import Path
 from medvlm import core
 from medvlm.data import Quarantine
 from medvlm.films import cross_validate, film_rows, tell
-from medvlm.lung import phantom_rows, vision_first
+from medvlm.lung import phantom_rows
 from medvlm.train import RECIPES
+from medvlm.vision import vision_first
 from medvlm.watch import Watch
 
 HERE = Path(__file__).resolve().parent

@@ -21,10 +21,11 @@ from medvlm.augment import exposures, write_exposures
 from medvlm.data import open_image, text_of
 from medvlm.labels import LUNG_CLASSES, class_measures
 from medvlm.losses import Loss
-from medvlm.lung import SHOWN, image_tokens, majority, phantom_rows, score_lung, train_lung
+from medvlm.lung import SHOWN, majority, phantom_rows, score_lung, train_lung
 from medvlm.models import Part, load, load_bundle
 from medvlm.stats import pair, right_of, score, score_all
 from medvlm.train import RECIPES
+from medvlm.vision import image_tokens
 from medvlm.watch import Watch
 
 HERE = Path(__file__).resolve().parent/'results'

@@ -4,28 +4,26 @@
 
 # %% auto #0
 __all__ = ['COLOUR', 'BRIGHT', 'SHOWN', 'BRIEF', 'lung_job', 'film_facts', 'check_films', 'mean_film', 'mirrored_films',
-           'fact_words', 'brief', 'phantom_rows', 'targets_of', 'pooled_head', 'image_tokens', 'film_batches',
-           'teach_vision', 'vision_first', 'train_lung', 'laterality', 'score_lung', 'majority']
+           'fact_words', 'brief', 'phantom_rows', 'train_lung', 'laterality', 'score_lung', 'majority']
 
 # %% ../nbs/05_lung.ipynb #97a8e962
 import random
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from PIL import Image
 from . import core, eval as ev
-from .augment import augmented, exposure_log, exposures, targets
+from .augment import exposure_log, exposures
 from .checks import check_split
 from .data import Quarantine, assistant, open_image, text_of, user
 from .labels import LUNG_CLASSES, LUNG_VARIANTS
-from .models import load
 from .phantoms import chest_phantom
-from .quick import use_attention
 from .findings import plain
 from .reports import check_report, finding_sentences, normal_sentences, read_report, report_marks, report_row
 from .stats import Measure, right_of
 from .train import Recipe, ask, fit
+from .vision import vision_first
 
 # %% ../nbs/05_lung.ipynb #8ef99dd1
 def lung_job(
@@ -139,117 +137,6 @@ def phantom_rows(
                 out.append(brief(r) if small else r)
     return out
 
-# %% ../nbs/05_lung.ipynb #c2304a5e
-def targets_of(
-    rows:list # Rows with labels; `meta['side']` where it is known
-) -> dict: # 'class' and, where sides are known, 'side' → (names, number of each row)
-    "What the head of the first stage has to tell."
-    names = sorted({r['label'] for r in rows})
-    if len(names) < 2: raise ValueError(f'classes {names}; two or more are needed to tell apart; add rows of another class')
-    out = {'class': (names, [names.index(r['label']) for r in rows])}
-    sides = sorted({r['meta'].get('side') or 'none' for r in rows})
-    return out | ({'side': (sides, [sides.index(r['meta'].get('side') or 'none') for r in rows])} if len(sides) > 1 else {})
-
-# %% ../nbs/05_lung.ipynb #35b33251
-def pooled_head(
-    width:int, # Of the image tokens
-    outputs:dict, # Name → number of answers
-    queries:int=4 # Places that it looks at
-): # Module: tokens, shape (rows, tokens, width) → {name: scores, shape (rows, answers)}
-    "A head that looks at the image tokens through a few learnt queries."
-    import torch
-    class Pooled(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.queries = torch.nn.Parameter(.02*torch.randn(queries, width))
-            self.heads = torch.nn.ModuleDict({k: torch.nn.Linear(queries*width, n) for k, n in outputs.items()})
-        def forward(self, tokens):
-            looked = (tokens @ self.queries.T/width**.5).softmax(1).transpose(1, 2) @ tokens
-            flat = torch.nn.functional.layer_norm(looked.flatten(1), (queries*width,))
-            return {k: head(flat) for k, head in self.heads.items()}
-    return Pooled()
-
-# %% ../nbs/05_lung.ipynb #4ca24587
-def image_tokens(
-    model, # Vision-language model
-    processor, # Its processor
-    images:list # Pictures of one size
-): # Tensor, shape (images, tokens, width)
-    "What the language model is given of `images`."
-    import torch
-    given = processor.image_processor(images=images, return_tensors='pt').to(model.device)
-    return torch.stack(list(model.model.get_image_features(given['pixel_values'], given['image_grid_thw']).pooler_output))
-
-# %% ../nbs/05_lung.ipynb #86f46f60
-def film_batches(
-    rows:list, # Training rows, all images of one size
-    steps:int, # Batches
-    strength:float=1., # Of the augmentation, 0 to 1
-    how:str|int='equal', # Balance, see `augment.targets`
-    seed:int=0, # Seed
-    size:int=16 # Films in a batch
-): # Generator of (pictures, numbers of their rows)
-    "Films with their classes balanced, each time augmented anew."
-    films = [open_image(r['images'][0]).convert('L') for r in rows]
-    if (sizes := len({f.size for f in films})) > 1: raise ValueError(f'films of {sizes} sizes; the first stage takes one size; resize them to one')
-    names, numbers = targets_of(rows)['class']
-    by = [[i for i, c in enumerate(numbers) if c == k] for k in range(len(names))]
-    often = list(targets({k: len(v) for k, v in enumerate(by)}, size*steps, how).values())
-    rng = random.Random(f'vision {seed}')
-    for _ in range(steps):
-        at = [rng.choice(by[k]) for k in rng.choices(range(len(by)), often, k=size)]
-        yield [augmented(films[i], 'xray', rng, strength).convert('RGB') for i in at], at
-
-# %% ../nbs/05_lung.ipynb #153ca44e
-def teach_vision(
-    model, # Vision-language model; its vision and merger change
-    processor, # Its processor
-    told:dict, # What is known of the rows, from `targets_of`
-    batches, # From `film_batches`
-    steps:int, # Number of batches
-    rate:float=1e-3, # Learning rate of vision and merger
-    say=print # Called with lines for people
-) -> list: # Loss of each batch
-    "Tune the vision to tell what is known of the films, through a head that is thrown away."
-    import torch
-    head = pooled_head(model.config.get_text_config().hidden_size, {k: len(names) for k, (names, _) in told.items()}).to(model.device)
-    known = {k: torch.tensor(numbers, device=model.device) for k, (_, numbers) in told.items()}
-    tuner = torch.optim.AdamW([dict(params=list(model.model.visual.parameters()), lr=rate), dict(params=list(head.parameters()), lr=3e-3)], weight_decay=.01)
-    plan = torch.optim.lr_scheduler.LambdaLR(tuner, lambda s: min(1, (s + 1)/30)*.5*(1 + np.cos(np.pi*min(1, s/steps))))
-    losses = []
-    for films, at in batches:
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=core.takes_bf16()): tokens = image_tokens(model, processor, films)
-        loss = sum(torch.nn.functional.cross_entropy(scores, known[k][at], label_smoothing=.05) for k, scores in head(tokens.float()).items())
-        tuner.zero_grad(); loss.backward(); torch.nn.utils.clip_grad_norm_(model.model.visual.parameters(), 1.); tuner.step(); plan.step()
-        losses.append(float(loss.detach()))
-        if len(losses) % 100 == 0: say(f'vision, step {len(losses)}: loss {losses[-1]:.3f}')
-    return losses
-
-# %% ../nbs/05_lung.ipynb #2d20ae38
-def vision_first(
-    recipe:Recipe, # For the base, the policy and the seed
-    rows:list, # Training rows, all images of one size
-    folder, # Takes the base with the vision that was learnt; one that was made so before is taken as it is
-    steps:int=1500, # Batches of 16 films
-    rate:float=1e-3, # Learning rate of vision and merger
-    strength:float=1., # Of the augmentation, 0 to 1
-    how:str|int='equal', # Balance, see `augment.targets`
-    say=print # Called with lines for people
-) -> Path: # `folder`, a base for the second stage
-    "Teaches the vision of the base to tell what is known of the films."
-    import torch
-    folder, told = Path(folder), targets_of(rows)
-    facts = dict(kind='vision', base=recipe.base, policy=asdict(recipe.policy), attention=recipe.attention, seed=recipe.seed, steps=steps, rate=rate, strength=strength, how=how, data=core.fingerprint(rows))
-    if core.begun_with(folder/'manifest.json', facts): return folder
-    core.seed_all(recipe.seed)
-    model, processor = load(recipe.base, recipe.policy, torch.float32)
-    use_attention(model, recipe.attention)
-    with core.atomic_folder(folder, 'vision') as new:
-        losses = teach_vision(model, processor, told, film_batches(rows, steps, strength, how, recipe.seed), steps, rate, say)
-        model.save_pretrained(new); processor.save_pretrained(new)
-        core.save_json(dict(facts, losses=losses, versions=core.versions()), new/'manifest.json')
-    return folder
-
 # %% ../nbs/05_lung.ipynb #9cd05900
 def train_lung(
     recipe:Recipe, # Recipe; its steps decide how many films are shown
@@ -266,7 +153,7 @@ def train_lung(
     if not recipe.steps: raise ValueError('recipe.steps 0; the balance needs the number of films that are shown: set steps, and leave epochs 0')
     if first:
         if not run.path('vision').exists(): check_split(rows, held_out, allow=('answer',))     # `fit` looks again, but by then minutes are gone
-        made = vision_first(recipe, rows, run.path('vision'), first, strength=0. if how == 'none' else 1., how='natural' if how == 'none' else how, say=say)
+        made = vision_first(recipe, rows, run.path('vision'), first, 'xray', strength=0. if how == 'none' else 1., how='natural' if how == 'none' else how, say=say)
         recipe = replace(recipe, base=str(made))
     total = recipe.batch*recipe.accumulate*recipe.steps
     plain = [dict(rows[i % len(rows)], id=f"{rows[i % len(rows)]['id']}~{i//len(rows)}") for i in range(total)] if how == 'none' else None

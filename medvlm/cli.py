@@ -524,6 +524,7 @@ LUNG = {
     'samples': ('draw films into a folder for each class, with a table of reports', [('out', 'folder to write')], {'--draw': dict(type=int, default=30, help='patients of each class, one film of each (default: 30)'), '--seed': dict(type=int, default=0, help='number of the first patient (default: 0)')}),
     'train': ('tune a reader on folders of films, one for each class, and test it on other patients', [('sources', 'folders and zips')], {'--recipe': dict(default='lung_3b_small', help='TOML file or a preset: lung_3b, lung_3b_small (default: lung_3b_small)'),
               '--first': dict(type=int, default=1500, help='steps of a first stage for the vision; 0: none (default: 1500)'), '--how': dict(default='equal', help='films shown of each class: natural, tempered, equal, or a number (default: equal)'),
+              '--strength': dict(type=float, default=.5, help='augmentation in the first stage, 0 to 1; 1 for a hundred films, less for thousands (default: 0.5)'),
               '--folds': dict(type=int, default=0, help='cross-validation with so many folds in place of one test (default: 0, one test)'), **TREE, '--set': OPTIONS['--set'], '--name': OPTIONS['--name']}),
     'eval': ('ask a tuned reader about films that it has not seen', [('bundle', 'folder of a bundle'), ('sources', 'folders and zips')], {**TREE, '--name': OPTIONS['--name']}),
 }

@@ -109,6 +109,7 @@ def train_films(
     sizes:tuple=(.7, .1, .2), # Train, valid and test, see `data.split_groups`
     first:int=0, # Steps of the first stage, see `lung.train_lung`
     how:str|int='equal', # Balance, see `augment.targets`
+    strength:float=.5, # Of the augmentation, see `lung.train_lung`
     say=print # Called with lines for people
 ) -> dict: # Name → `eval.Evaluation`: always the most frequent class, and the tuned reader
     "Tune on films and score on films of other patients."
@@ -118,7 +119,7 @@ def train_films(
     core.save_json({part: sorted(map(film_key, some)) for part, some in zip(('train', 'valid', 'test'), (train, valid, test))}, run.path('split.json'))
     job = lung_job({r['label'] for r in rows})
     say(f"{len(train)} films of {len({r['group'] for r in train})} patients to train on, {len(valid)} to watch, {len(test)} of {len({r['group'] for r in test})} to test")
-    bundle = train_lung(recipe, train, run, valid + test, valid, how, job, first, say)
+    bundle = train_lung(recipe, train, run, valid + test, valid, how, job, first, strength, say)
     model, processor, _ = load_bundle(bundle)
     models = {'majority': majority(test, train, job), 'tuned': score_lung('tuned', model, processor, test, recipe, run, job)}
     films = {r['id']: r['images'][0] for r in test}
@@ -133,16 +134,17 @@ def cross_validate(
     k:int=5, # Folds
     first:int=0, # Steps of the first stage
     how:str|int='equal', # Balance
+    strength:float=.5, # Of the augmentation, see `lung.train_lung`
     say=print # Called with lines for people
 ) -> dict: # Name → `eval.Evaluation` over all rows: 'majority' of each fold's training, and 'tuned'
     "Tune and test `k` times, each patient tested once."
     job, answers, always = lung_job({r['label'] for r in rows}), [], []
-    facts = dict(kind='folds', recipe=asdict(recipe), data=core.fingerprint(rows), folds=k, first=first, how=how)
+    facts = dict(kind='folds', recipe=asdict(recipe), data=core.fingerprint(rows), folds=k, first=first, how=how, strength=strength)
     if not core.begun_with(run.path('manifest.json'), facts): run.manifest(seed=recipe.seed, **facts)
     for i, (train, test) in enumerate(folds(rows, k, recipe.seed, by='label')):
         fold = core.Run(f'fold{i}', run.dir); kept = fold.path('answers_tuned.jsonl')
         if not kept.exists():
-            bundle = train_lung(recipe, train, fold, test, (), how, job, first, say)
+            bundle = train_lung(recipe, train, fold, test, (), how, job, first, strength, say)
             model, processor, _ = load_bundle(bundle)
             score_lung('tuned', model, processor, test, recipe, fold, job)
         answers += core.load_jsonl(kept); always += [a for a in majority(test, train, job).joined.answers]
@@ -199,7 +201,7 @@ def tell(
 
 # %% ../nbs/05c_films.ipynb #7b018ad5
 def lung_train(
-    args # Parsed arguments of `lung train`: sources, recipe, classes, pattern, first, how, folds, set, name, root
+    args # Parsed arguments of `lung train`: sources, recipe, classes, pattern, first, how, strength, folds, set, name, root
 ):
     "Tunes a recipe on a tree of films, tests it on other patients, and writes the report."
     from medvlm.cli import chosen_recipe
@@ -209,7 +211,7 @@ def lung_train(
     if q or q.notes: q.save(run.path('quarantine.jsonl')); print(f'{len(q)} in quarantine, {len(q.notes)} notes: {run.dir}/quarantine.jsonl')
     for x in q.notes[:5]: print(f"  {x['reason']}")
     print(Table(['class', 'films', 'patients'], [[c, n, len({r['group'] for r in rows if r['label'] == c})] for c, n in sorted(Counter(r['label'] for r in rows).items())]))
-    how = dict(first=args.first, how=int(args.how) if args.how.isdigit() else args.how)
+    how = dict(first=args.first, how=int(args.how) if args.how.isdigit() else args.how, strength=args.strength)
     if args.folds: models = cross_validate(replace(recipe, watch=Watch()), rows, run, args.folds, **how)     # nothing to watch by
     else: models = train_films(recipe, rows, run, **how)
     print(tell(models))

@@ -147,13 +147,14 @@ def train_lung(
     how:str|int='equal', # Balance, see `augment.targets`; 'none' shows the rows as they are
     job:ev.Job=None, # From `lung_job`
     first:int=0, # Steps of a first stage for the vision alone, see `vision_first`; 0: one stage
+    strength:float=.5, # Of the augmentation in the first stage, 0 to 1; 1 for a hundred films, less for thousands
     say=print # Called with lines for people
 ) -> Path: # Folder of the bundle
     "Tunes the recipe's base on `rows`, balanced and augmented, the vision first where `first` says so."
     if not recipe.steps: raise ValueError('recipe.steps 0; the balance needs the number of films that are shown: set steps, and leave epochs 0')
     if first:
         if not run.path('vision').exists(): check_split(rows, held_out, allow=('answer',))     # `fit` looks again, but by then minutes are gone
-        made = vision_first(recipe, rows, run.path('vision'), first, 'xray', strength=0. if how == 'none' else 1., how='natural' if how == 'none' else how, say=say)
+        made = vision_first(recipe, rows, run.path('vision'), first, 'xray', strength=0. if how == 'none' else strength, how='natural' if how == 'none' else how, say=say)
         recipe = replace(recipe, base=str(made))
     total = recipe.batch*recipe.accumulate*recipe.steps
     plain = [dict(rows[i % len(rows)], id=f"{rows[i % len(rows)]['id']}~{i//len(rows)}") for i in range(total)] if how == 'none' else None

@@ -63,7 +63,7 @@ def picture_batches(
     rows:list, # Training rows, all pictures of one size
     steps:int, # Batches
     kind:str='xray', # Key of `augment.SETS`
-    strength:float=1., # Of the augmentation, 0 to 1
+    strength:float=.5, # Of the augmentation, 0 to 1
     how:str|int='equal', # Balance, see `augment.targets`
     seed:int=0, # Seed
     size:int=16 # Pictures in a batch
@@ -112,7 +112,7 @@ def vision_first(
     steps:int=1500, # Batches of 16 pictures
     kind:str='xray', # Key of `augment.SETS`
     rate:float=1e-3, # Learning rate of vision and merger
-    strength:float=1., # Of the augmentation, 0 to 1
+    strength:float=.5, # Of the augmentation, 0 to 1
     how:str|int='equal', # Balance, see `augment.targets`
     say=print # Called with lines for people
 ) -> Path: # `folder`, a base for the second stage

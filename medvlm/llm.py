@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['PROVIDERS', 'RULES', 'PRICED', 'PRICES', 'MAGIC', 'REMARKS', 'Provider', 'provider_of', 'headers_of', 'tiles',
            'patches', 'large_tiles', 'Price', 'price_of', 'Prompt', 'load_prompt', 'question', 'schema_of',
-           'has_remarks', 'Sent', 'sent', 'Asking', 'asked_of', 'request_key', 'body_of', 'most_of', 'Reply', 'wait_of',
-           'refused_status', 'read_reply', 'as_tags', 'cost_of']
+           'has_remarks', 'Sent', 'sent', 'Asking', 'turns_of', 'asked_of', 'request_key', 'body_of', 'most_of',
+           'Reply', 'wait_of', 'refused_status', 'read_reply', 'as_tags', 'cost_of']
 
 # %% ../nbs/01z_llm.ipynb #d625e037
-import base64, hashlib, io, json, math, re, struct, time, tomllib
+import base64, hashlib, io, json, math, re, secrets, struct, time, tomllib
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.resources import files
 from pathlib import Path
 from PIL import Image
 from . import core
-from .data import open_image, peek_image
+from .data import open_image, peek_image, text_of, user
 
 # %% ../nbs/01z_llm.ipynb #ad5e0679
 @dataclass(frozen=True)
@@ -204,14 +204,14 @@ def sent(
 @dataclass(frozen=True)
 class Asking:
     "What is asked, of whom and how."
-    prompt:Prompt # Prompt
+    prompt:Prompt|None # Prompt; None asks the question that each row has
     model:str # Name of the model at the provider
     provider:Provider # Provider
     blind:bool = False # Whether the class is kept from the model
     temperature:float = .2 # 0 to 2
     seed:int = 0 # Seed; an answer that is asked for again takes the next one
     max_tokens:int = 400 # Most tokens of an answer
-    structured:bool = False # Whether the server binds the answer to `schema_of`
+    structured:bool = False # Whether the server binds the answer to `schema_of` the prompt
     detail:str = 'high' # 'low', 'high' or 'auto', as OpenAI understands it
     price:Price|None = None # None: `price_of` the model
 
@@ -219,16 +219,28 @@ class Asking:
         if not self.model.strip(): raise ValueError("model ''; give the name that the provider uses")
         if not 0 <= self.temperature <= 2: raise ValueError(f'temperature={self.temperature}; allowed is 0 to 2')
         if self.max_tokens < 1: raise ValueError(f'max_tokens={self.max_tokens}; allowed are whole numbers from 1; a description of three sentences takes about 200')
+        if self.structured and not self.prompt: raise ValueError('structured=True without a prompt; the schema is made of its classes; give a prompt, or leave it out')
         if self.price is None: object.__setattr__(self, 'price', price_of(self.model, self.provider))
 
 # %% ../nbs/01z_llm.ipynb #b60a334b
+def turns_of(
+    r:dict, # Row with its pictures and, unless it is asked blind or without a prompt, its class
+    asking:Asking # What is asked
+) -> list: # Turns of a row, the last one a question
+    "What is said to the model: the prompt about the row's pictures, or the row's own question."
+    if (p := asking.prompt): return [dict(role='system', content=[dict(type='text', text=p.system)])]*bool(p.system) + [user(question(p, None if asking.blind else r['label']), len(r['images']))]
+    turns = r['messages'][:-1] if r['messages'][-1]['role'] == 'assistant' else r['messages']
+    if not turns or turns[-1]['role'] != 'user': raise ValueError(f"row {r['id']!r}: no question before its answer; the last turns must be user, assistant")
+    return turns
+
+# %% ../nbs/01z_llm.ipynb #70677861
 def asked_of(
-    r:dict, # Row with its pictures and, unless it is asked blind, its class
+    r:dict, # Row
     asking:Asking # What is asked
 ) -> dict: # What shapes the answer, JSON
     "All that is in the key of a request, pictures as digests."
     p = asking.prompt
-    return dict(system=p.system, question=question(p, None if asking.blind else r['label']), images=[core.image_digest(im) for im in r['images']], prompt=f'{p.name}_{p.lang} {p.version}', model=asking.model, blind=asking.blind, temperature=asking.temperature, seed=asking.seed,
+    return dict(turns=turns_of(r, asking), images=[core.image_digest(im) for im in r['images']], prompt=f'{p.name}_{p.lang} {p.version}' if p else '', model=asking.model, blind=asking.blind, temperature=asking.temperature, seed=asking.seed,
                 max_tokens=asking.max_tokens, structured=asking.structured, detail=asking.detail)
 
 # %% ../nbs/01z_llm.ipynb #2fce23c9
@@ -242,16 +254,17 @@ def request_key(
 def body_of(
     pictures:list, # `Sent`s
     asked:dict, # From `asked_of`
-    prompt:Prompt, # For the schema
+    prompt:Prompt|None=None, # For the schema
     again:int=0 # How often it was opened again; added to the seed
 ) -> bytes: # JSON
     "The body of a request; pictures are put in as bytes, since JSON of some megabytes is slow to write."
-    parts = [dict(type='image_url', image_url=dict(url=f'@{i}@', detail=asked['detail'])) for i in range(len(pictures))] + [dict(type='text', text=asked['question'])]
-    turns = [dict(role='system', content=asked['system'])]*bool(asked['system']) + [dict(role='user', content=parts)]
+    mark, numbers = secrets.token_hex(8), iter(range(len(pictures)))
+    part = lambda c: dict(type='image_url', image_url=dict(url=f'{mark}{next(numbers)}', detail=asked['detail'])) if c['type'] == 'image' else c
+    turns = [dict(role=t['role'], content=[part(c) for c in t['content']] if any(c['type'] == 'image' for c in t['content']) else text_of(t)) for t in asked['turns']]
     given = dict(model=asked['model'], messages=turns, max_tokens=asked['max_tokens'], temperature=asked['temperature'], seed=asked['seed'] + again)
     if asked['structured']: given['response_format'] = dict(type='json_schema', json_schema=dict(name=prompt.name, strict=True, schema=schema_of(prompt)))
     out = json.dumps(given, ensure_ascii=False).encode()
-    for i, s in enumerate(pictures): out = out.replace(f'"@{i}@"'.encode(), b'"data:image/' + s.kind.encode() + b';base64,' + base64.b64encode(s.data) + b'"', 1)
+    for i, s in enumerate(pictures): out = out.replace(f'"{mark}{i}"'.encode(), b'"data:image/' + s.kind.encode() + b';base64,' + base64.b64encode(s.data) + b'"', 1)
     return out
 
 # %% ../nbs/01z_llm.ipynb #0afd37c1
@@ -262,7 +275,7 @@ def most_of(
 ) -> tuple: # (tokens, USD), neither of which the request can pass
     "The most that a request can take: a token of text is one byte at least."
     seen = sum(RULES[price.rule](*getattr(s, 'size', s), *price.numbers) for s in pictures)
-    text = len(asked['system'].encode()) + len(asked['question'].encode()) + 64
+    text = sum(len(text_of(t).encode()) + 16 for t in asked['turns']) + 32
     return seen + text + asked['max_tokens'], ((seen + text)*price.into + asked['max_tokens']*price.out)/1e6
 
 # %% ../nbs/01z_llm.ipynb #94983d70

@@ -16,7 +16,7 @@ from . import core
 from .batches import chat_text
 from .data import open_image
 from .exaone import llama_name, shards, tensor_shapes
-from .models import VISION, ImagePolicy, family, generate_batch, hash_of, load, load_bundle, decode, model_folder, part_of, refuse_partial, resolve, tokenizer_of
+from .models import base_of, VISION, ImagePolicy, family, generate_batch, hash_of, load, load_bundle, decode, model_folder, part_of, refuse_partial, resolve, tokenizer_of
 from .stats import Table
 from .train import question_of
 from .watch import check_prompts
@@ -261,7 +261,7 @@ def check_papers(
     papers = Path(bundle)/'manifest.json'
     if not papers.is_file() or core.load_json(papers).get('kind') != 'bundle': raise ValueError(f'{bundle}: no manifest of a bundle; allowed is a folder written by `models.save_bundle`')
     trained_tensors(bundle)
-    name, mark = base or core.load_json(papers)['base'], core.load_json(papers)['base_hash']
+    name, mark = base or base_of(bundle), core.load_json(papers)['base_hash']
     if not mark: raise ValueError(f'{bundle}: does not say which weights it was trained on; save it again with its base in the cache or in a folder')
     if Path(resolve(name)).is_dir(): tensor_files(resolve(name))
     return name

@@ -8,7 +8,7 @@ __all__ = ['VISION', 'TEXT', 'QUANT', 'SMALL', 'VIEWS', 'SURE', 'PARTS', 'MODES'
            'load', 'decode', 'Answer', 'shifted', 'vote', 'generate_batch', 'generate', 'Part', 'Tuning', 'part_of',
            'chosen', 'layer_stacks', 'full_modules', 'tied', 'lora_names', 'lora_config', 'prepare', 'load_unsloth',
            'plan', 'plan_table', 'param_groups', 'base_hash', 'model_folder', 'hash_of', 'save_bundle', 'check_arrived',
-           'load_bundle']
+           'base_of', 'load_bundle']
 
 # %% ../nbs/01c_models.ipynb #8520e6ad
 import hashlib, math, re, time, unicodedata
@@ -597,6 +597,15 @@ def check_arrived(
     if bad: raise ValueError(f'{folder}: {len(bad)} tensors did not arrive unchanged, e.g. {bad[0]}; load it with the library versions of its manifest')
 
 # %% ../nbs/01c_models.ipynb #91703142
+def base_of(
+    folder # Bundle
+) -> str: # Name or folder
+    "The base that a bundle was trained on, also when its run has been moved."
+    name = core.load_json(Path(folder)/'manifest.json')['base']
+    beside = Path(folder).parent/Path(name).name
+    return str(beside) if name not in SMALL and not Path(name).is_dir() and (beside/'config.json').exists() else name
+
+# %% ../nbs/01c_models.ipynb #bba33a12
 def load_bundle(
     folder, # Bundle
     base:str=None, # Base to load it on; None takes the manifest's
@@ -607,7 +616,7 @@ def load_bundle(
     from peft import PeftModel
     if lacking := [f for f in ('manifest.json', 'adapter_config.json') if not (Path(folder)/f).exists()]: raise FileNotFoundError(f'{folder}: no {lacking[0]}, so it is no bundle; give the folder written by `save_bundle`')
     manifest = core.load_json(Path(folder)/'manifest.json')
-    name, policy = base or manifest['base'], ImagePolicy(**manifest['policy'])
+    name, policy = base or base_of(folder), ImagePolicy(**manifest['policy'])
     found = hash_of(name)
     if manifest['base_hash'] and found and found != manifest['base_hash']:
         raise ValueError(f"{folder}: trained on base {manifest['base_hash']}, {name} is {found}; give the base it was trained on")

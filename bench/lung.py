@@ -16,12 +16,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medvlm import core
+from medvlm import core, eval as ev
 from medvlm.augment import exposures, write_exposures
 from medvlm.data import open_image, text_of
 from medvlm.labels import LUNG_CLASSES, class_measures
 from medvlm.losses import Loss
-from medvlm.lung import SHOWN, majority, phantom_rows, score_lung, train_lung
+from medvlm.lung import SHOWN, lung_job, phantom_rows, score_lung, train_lung
 from medvlm.models import Part, load, load_bundle
 from medvlm.stats import pair, right_of, score, score_all
 from medvlm.train import RECIPES
@@ -69,7 +69,7 @@ def main_run(a, recipe, folder):
     groups, true, told, measures = [r['group'] for r in test], [r['label'] for r in test], {}, {}
     model, processor = load('small', recipe.policy)
     told['base'] = few(score_lung('base', model, processor, test, recipe, core.Run('base', folder)).scores)
-    told['always one class'] = few(majority(test, train).scores)
+    told['always one class'] = few(ev.majority(test, train, lung_job()).scores)
     valid = phantom_rows(f'{folder}/valid', 8, 200_000, 1, 112, small=True)
     watch = Watch(every=a.steps[1]//3, rows=64, score='macro-F1', gate='ROUGE-L (word)', floor=.35, also=('macro-F1=0.5',), collapse=.9)
     done, seconds, run = tuned('lung', replace(recipe, watch=watch), train, test, folder, first=a.steps[0], valid=valid)
@@ -99,7 +99,7 @@ def ablation(a, recipe, folder):
     arms = {'as they are': (recipe, train, 'natural'), 'copies': (recipe, copied, 'none'), 'focal loss': (replace(recipe, loss=Loss('focal', label=recipe.loss.label)), train, 'natural'),
             'sampler, tempered': (recipe, train, 'tempered'), 'sampler, equal': (recipe, train, 'equal'), 'equal, LoRA': (lora(False), train, 'equal'), 'equal, rsLoRA': (lora(True), train, 'equal')}
     told, seconds = {}, {}
-    told['always one class'] = few(majority(test, train).scores)
+    told['always one class'] = few(ev.majority(test, train, lung_job()).scores)
     for name, (r, rows, how) in arms.items():
         done, seconds[name], _ = tuned(name.replace(' ', '_').replace(',', ''), replace(r, name='arm'), rows, test, folder, first=a.steps[0], how=how)
         small = [i for i, x in enumerate(test) if x['label'] in order[-4:]]

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ENDS', 'FILE_FAULTS', 'FAULTS', 'REPORT_TEXT', 'JOBS', 'HOW', 'tidy', 'read_answers', 'reference_of', 'Joined',
            'join', 'Job', 'body_of', 'over', 'Evaluation', 'answer_measures', 'stated_probabilities', 'found_in',
-           'report_measures', 'fit_measure', 'evaluate', 'watched_by', 'answers_table', 'row_values', 'chosen_rows',
-           'is_hidden', 'card_of', 'row_numbers', 'number_figure', 'training_log', 'training_figure', 'overall',
-           'scores_by_model', 'same_rows', 'main_score', 'compare_evaluations', 'tiles', 'score_section',
+           'report_measures', 'fit_measure', 'evaluate', 'watched_by', 'majority', 'answers_table', 'row_values',
+           'chosen_rows', 'is_hidden', 'card_of', 'row_numbers', 'number_figure', 'training_log', 'training_figure',
+           'overall', 'scores_by_model', 'same_rows', 'main_score', 'compare_evaluations', 'tiles', 'score_section',
            'class_section', 'finding_section', 'document_section', 'check_hidden', 'report_sections', 'languages_of',
            'answers_file', 'save_evaluations', 'load_evaluations', 'prompt_text', 'assert_blind']
 
@@ -279,6 +279,19 @@ def watched_by(
     "What a training run of `job` is watched by."
     def score(rows, answers): return evaluate(join([vars(a) if not isinstance(a, dict) else a for a in answers], [reference_of(r) for r in rows]), job).scores
     return score, (lambda text: lb.parse_label(text, job.classes, job.variants).label) if job.classes else None
+
+# %% ../nbs/06_eval.ipynb #bc71d655
+def majority(
+    rows:list, # Rows with their answers
+    trained:list, # Training rows
+    job:Job # The job
+)->Evaluation: # Of always the same answer
+    "What always naming the most frequent class of the training gets, in the words of one of its rows."
+    if not trained: raise ValueError('no training rows; needed is one or more to know what is frequent; give those of the run')
+    most = Counter(r['label'] for r in trained).most_common(1)[0][0]
+    text = reference_of(next(r for r in trained if r['label'] == most))['text']
+    said = [dict(id=r['id'], text=text, finish_reason='stop', new_tokens=0, seconds=0.) for r in rows]
+    return evaluate(join(said, [reference_of(r) for r in rows]), job)
 
 # %% ../nbs/06_eval.ipynb #55092d87
 def answers_table(

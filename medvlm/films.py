@@ -16,7 +16,7 @@ from . import core, eval as ev
 from .checks import NEAR, join_near
 from .data import Quarantine, assistant, folds, open_image, split_groups, text_of, user
 from .labels import LUNG_CLASSES
-from .lung import BRIEF, SHOWN, check_films, fact_words, lung_job, majority, phantom_rows, score_lung, train_lung
+from .lung import BRIEF, SHOWN, check_films, fact_words, lung_job, phantom_rows, score_lung, train_lung
 from .models import ImagePolicy, load_bundle
 from .sources import LUNG_FOLDERS, PATIENT, pairs_of, read_xray
 from .stats import Table
@@ -121,7 +121,7 @@ def train_films(
     say(f"{len(train)} films of {len({r['group'] for r in train})} patients to train on, {len(valid)} to watch, {len(test)} of {len({r['group'] for r in test})} to test")
     bundle = train_lung(recipe, train, run, valid + test, valid, how, job, first, strength, say)
     model, processor, _ = load_bundle(bundle)
-    models = {'majority': majority(test, train, job), 'tuned': score_lung('tuned', model, processor, test, recipe, run, job)}
+    models = {'majority': ev.majority(test, train, job), 'tuned': score_lung('tuned', model, processor, test, recipe, run, job)}
     films = {r['id']: r['images'][0] for r in test}
     ev.save_evaluations(run, models, f'{run.name}: {len(test)} films', f'{recipe.name}, {len(job.classes)} classes', images=lambda ref: open_image(films[ref['id']]))
     return models
@@ -147,7 +147,7 @@ def cross_validate(
             bundle = train_lung(recipe, train, fold, test, (), how, job, first, strength, say)
             model, processor, _ = load_bundle(bundle)
             score_lung('tuned', model, processor, test, recipe, fold, job)
-        answers += core.load_jsonl(kept); always += [a for a in majority(test, train, job).joined.answers]
+        answers += core.load_jsonl(kept); always += [a for a in ev.majority(test, train, job).joined.answers]
         say(f'fold {i + 1} of {k}: {len(train)} films to train on, {len(test)} to test')
     refs = [ev.reference_of(r) for r in rows]
     return {'majority': ev.evaluate(ev.join(always, refs), job), 'tuned': ev.evaluate(ev.join(answers, refs), job)}
@@ -243,6 +243,6 @@ def lung_eval(
     if q or q.notes: q.save(run.path('quarantine.jsonl')); print(f'{len(q)} in quarantine, {len(q.notes)} notes: {run.dir}/quarantine.jsonl')
     if len(test) < len(rows): print(f'{len(rows) - len(test)} of {len(rows)} films were used to tune it and are left out')
     films = {r['id']: r['images'][0] for r in test}
-    models = {'majority': majority(test, test, job), 'tuned': score_lung('tuned', model, processor, test, recipe, run, job)}
+    models = {'majority': ev.majority(test, test, job), 'tuned': score_lung('tuned', model, processor, test, recipe, run, job)}
     report = ev.save_evaluations(run, models, f'{Path(args.bundle).parent.name} on {len(test)} films', f'{recipe.name}, {len(job.classes)} classes', images=lambda ref: open_image(films[ref['id']]))
     print(tell(models)); print(f'Report: {report}')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLOUR', 'BRIGHT', 'SHOWN', 'BRIEF', 'lung_job', 'film_facts', 'check_films', 'mean_film', 'mirrored_films',
-           'fact_words', 'brief', 'phantom_rows', 'train_lung', 'laterality', 'score_lung', 'majority']
+           'fact_words', 'brief', 'phantom_rows', 'train_lung', 'laterality', 'score_lung']
 
 # %% ../nbs/05_lung.ipynb #97a8e962
 import random
@@ -14,16 +14,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from . import core, eval as ev
-from .augment import exposure_log, exposures
-from .checks import check_split
 from .data import Quarantine, assistant, open_image, text_of, user
 from .labels import LUNG_CLASSES, LUNG_VARIANTS
 from .phantoms import chest_phantom
 from .findings import plain
 from .reports import check_report, finding_sentences, normal_sentences, read_report, report_marks, report_row
 from .stats import Measure, right_of
-from .train import Recipe, ask, fit
-from .vision import vision_first
+from .train import Recipe, ask
+from .vision import tune_pictures
 
 # %% ../nbs/05_lung.ipynb #8ef99dd1
 def lung_job(
@@ -146,23 +144,13 @@ def train_lung(
     valid:list=(), # Those of them that the run is watched by
     how:str|int='equal', # Balance, see `augment.targets`; 'none' shows the rows as they are
     job:ev.Job=None, # From `lung_job`
-    first:int=0, # Steps of a first stage for the vision alone, see `vision_first`; 0: one stage
+    first:int=0, # Steps of a first stage for the vision alone, see `vision.vision_first`; 0: one stage
     strength:float=.5, # Of the augmentation in the first stage, 0 to 1; 1 for a hundred films, less for thousands
     say=print # Called with lines for people
 ) -> Path: # Folder of the bundle
-    "Tunes the recipe's base on `rows`, balanced and augmented, the vision first where `first` says so."
-    if not recipe.steps: raise ValueError('recipe.steps 0; the balance needs the number of films that are shown: set steps, and leave epochs 0')
-    if first:
-        if not run.path('vision').exists(): check_split(rows, held_out, allow=('answer',))     # `fit` looks again, but by then minutes are gone
-        made = vision_first(recipe, rows, run.path('vision'), first, 'xray', strength=0. if how == 'none' else strength, how='natural' if how == 'none' else how, say=say)
-        recipe = replace(recipe, base=str(made))
-    total = recipe.batch*recipe.accumulate*recipe.steps
-    plain = [dict(rows[i % len(rows)], id=f"{rows[i % len(rows)]['id']}~{i//len(rows)}") for i in range(total)] if how == 'none' else None
-    shown = plain or exposures(rows, total, 'xray', how, seed=recipe.seed)
-    say(str(exposure_log(shown)))
-    core.save_json([dict(id=r['id'], label=r['label'], **r['meta'].get('view', {})) for r in shown], run.path('exposures.json'))
+    "Tunes the recipe's base on films, balanced and augmented, the vision first where `first` says so; see `vision.tune_pictures`."
     watch = (valid, *ev.watched_by(job or lung_job())) if recipe.watch.every else None
-    return fit(recipe, shown, run, say=say, held_out=held_out, allow=('answer',), watching=watch)
+    return tune_pictures(recipe, rows, run, held_out, watch, 'xray', how, first, strength, say)
 
 # %% ../nbs/05_lung.ipynb #b2863900
 def laterality(
@@ -190,15 +178,3 @@ def score_lung(
     core.save_jsonl([dict(vars(a), model=name) for a in answers], run.path(f'answers_{name}.jsonl'))
     done = ev.evaluate(ev.join([vars(a) for a in answers], [ev.reference_of(r) for r in rows]), job or lung_job())
     return replace(done, measures=done.measures | {'laterality': laterality(rows, [a.text for a in answers])})
-
-# %% ../nbs/05_lung.ipynb #298bc3b9
-def majority(
-    rows:list, # Rows with their answers
-    trained:list, # Training rows
-    job:ev.Job=None # From `lung_job`
-) -> ev.Evaluation: # Of always the same answer
-    "What always naming the most frequent class of the training gets, in the words of one of its reports."
-    most = Counter(r['label'] for r in trained).most_common(1)[0][0]
-    text = text_of(next(r for r in trained if r['label'] == most)['messages'][-1])
-    said = [dict(id=r['id'], text=text, finish_reason='stop', new_tokens=0, seconds=0.) for r in rows]
-    return ev.evaluate(ev.join(said, [ev.reference_of(r) for r in rows]), job or lung_job())

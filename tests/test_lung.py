@@ -15,7 +15,7 @@ from medvlm.data import Quarantine, assistant, open_image, text_of, user
 from medvlm.films import asked_shortly, cross_validate, film_rows, square, train_films, unseen_films, write_samples
 from medvlm.labels import LUNG_CLASSES, class_collapse
 from medvlm.losses import Loss, fact_spans, token_losses
-from medvlm.lung import check_films, fact_words, laterality, lung_job, majority, mean_film, mirrored_films, phantom_rows, train_lung
+from medvlm.lung import check_films, fact_words, laterality, lung_job, mean_film, mirrored_films, phantom_rows, train_lung
 from medvlm.models import Answer
 from medvlm.stats import score
 from medvlm.train import RECIPES
@@ -75,7 +75,7 @@ def test_a_flipped_heart_is_seen(tmp_path):
 # Always the same answer ----------------------------------------------------------------------------------------------
 
 def test_a_majority_model_is_seen_for_what_it_is(drawn):
-    e = majority(drawn, drawn)
+    e = ev.majority(drawn, drawn, lung_job())
     assert e.scores['accuracy'].value == 1/8 and e.scores['macro-F1'].value < .03
     assert class_collapse(e.truth, e.said, list(LUNG_CLASSES), e.joined.groups).warn
 

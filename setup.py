@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 LICENSES = {'apache2': 'Apache-2.0'}
 STATUS = {'1': 'Planning', '2': 'Pre-Alpha', '3': 'Alpha', '4': 'Beta', '5': 'Production/Stable'}
-EXTRAS = ('gpu', 'llm', 'serve', 'web', 'track', 'dicom', 'dev')
+EXTRAS = ('gpu', 'serve', 'web', 'track', 'dicom', 'dev')
 DATA = ['**/*.typ', '**/*.json', '**/*.toml', '**/*.txt', '**/*.yaml']
 
 ini = ConfigParser(delimiters=['='])

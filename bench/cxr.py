@@ -47,12 +47,12 @@ def main():
     p.add_argument('--strength', type=float, default=1., help='of the augmentation in the first stage')
     p.add_argument('--out', default=HERE/'results'/'cxr.json')
     a = p.parse_args()
-    recipe, q = replace(RECIPES['lung_3b_small'], steps=a.steps[1], new_tokens=24, views=3, watch=Watch()), Quarantine()
+    recipe, q = replace(RECIPES['lung_3b_small'], steps=a.steps[1], new_tokens=24, watch=Watch()), Quarantine()
     with tempfile.TemporaryDirectory() as folder:
         rows = film_rows([a.folder], recipe, f'{folder}/films', quarantine=q)
         if a.base == 'drawn':
             drawn = phantom_rows(f'{folder}/drawn', a.patients, 0, 1, 112, small=True)
-            recipe = replace(recipe, base=str(vision_first(recipe, drawn, f'{folder}/base', 1000, say=lambda line: None)))
+            recipe = replace(recipe, base=str(vision_first(recipe, drawn, f'{folder}/base', 1000, strength=a.strength, say=lambda line: None)))
         start = time.time()
         models = cross_validate(recipe, rows, core.Run('cxr', folder), a.folds, a.steps[0], strength=a.strength, say=lambda line: print(line, flush=True) if line.startswith('fold') else None)
         seconds = time.time() - start
@@ -61,7 +61,7 @@ def main():
     shown = ('accuracy', 'macro-F1', *[f'recall {c}' for c in classes])
     pairs = [[t, s] for t, s in zip(models['tuned'].truth, models['tuned'].said)]
     scores = {k: e.scores for k, e in models.items()} | {'logistic regression on pixels': plain}
-    core.save_json(dict(told={k: {m: vars(s[m]) for m in shown if m in s} for k, s in scores.items()}, pairs=pairs, classes=classes, films=len(rows), groups=len({r['group'] for r in rows}), folds=a.folds, base=a.base, steps=a.steps, strength=a.strength, views=recipe.views, seconds=seconds,
+    core.save_json(dict(told={k: {m: vars(s[m]) for m in shown if m in s} for k, s in scores.items()}, pairs=pairs, classes=classes, films=len(rows), groups=len({r['group'] for r in rows}), folds=a.folds, base=a.base, steps=a.steps, strength=a.strength, seconds=seconds,
                         notes=len(q.notes), versions=core.versions(), machine=core.machine(), commit=core.commit()), a.out)
 
 

@@ -9,7 +9,7 @@ __all__ = ['PROVIDERS', 'RULES', 'PRICED', 'PRICES', 'MAGIC', 'REMARKS', 'Provid
            'Reply', 'wait_of', 'refused_status', 'read_reply', 'as_tags', 'cost_of']
 
 # %% ../nbs/01z_llm.ipynb #d625e037
-import base64, hashlib, io, json, math, re, secrets, struct, time, tomllib
+import base64, hashlib, io, json, math, re, secrets, struct, time, tomllib, unicodedata
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.resources import files
@@ -334,7 +334,7 @@ def read_reply(
     try:
         choice, usage = said['choices'][0], said.get('usage') or {}
         message, finish = choice['message'], choice.get('finish_reason') or ''
-        text, used = message.get('content') or '', dict(input=int(usage['prompt_tokens']), output=int(usage['completion_tokens'])) if 'prompt_tokens' in usage else None
+        text, used = unicodedata.normalize('NFC', message.get('content') or ''), dict(input=int(usage['prompt_tokens']), output=int(usage['completion_tokens'])) if 'prompt_tokens' in usage else None
     except (KeyError, IndexError, TypeError, ValueError, AttributeError): return Reply('unclear', error=f'no answer in {content[:200].decode(errors="replace")!r}')
     if message.get('refusal') or finish == 'content_filter': return Reply('refused', text, finish, f"the model declined: {message.get('refusal') or finish}", used)
     if not text.strip(): return Reply('unclear', finish=finish, error='an empty answer', usage=used)

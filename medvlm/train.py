@@ -151,8 +151,8 @@ RECIPES.update(
                          batch=16, accumulate=1, steps=700, warmup=.1, weight_decay=.01, checkpointing=False, attention='quick', max_tokens=512, new_tokens=128, views=3, save_every=100),
     qa_8b_small=replace(RECIPES['qa_8b'], name='qa_8b_small', base='small_llm', quant='none', optimizer='adamw', tuning=Tuning(nothing, nothing, Part('lora', 5e-3, r=32, alpha=64, dropout=0., targets=everywhere)),
                         batch=16, accumulate=1, epochs=0., steps=300, warmup=.1, schedule='cosine', checkpointing=False, new_tokens=200),
-    skin_7b_small=replace(RECIPES['skin_7b'], name='skin_7b_small', **small_pages, tuning=Tuning(Part('full', 7e-4), Part('full', 1.3e-3), Part('lora', 3e-3, r=32, alpha=64, dropout=0., targets=everywhere)),
-                          clip=1., watch=Watch(every=100, rows=48, score='macro-F1', collapse=.9)),
+    skin_7b_small=replace(RECIPES['skin_7b'], name='skin_7b_small', **small_pages | dict(policy=ImagePolicy(28*28, 16*28*28), steps=240, new_tokens=220, cache=False), tuning=Tuning(nothing, Part('full', 1e-3), Part('full', 1e-3)), loss=Loss(label=6.), beta2=.95, pool=1,
+                          clip=1., watch=Watch(every=120, rows=48, score='macro-F1', collapse=.9), save_every=120),
     lung_3b_small=replace(RECIPES['lung_3b'], name='lung_3b_small', **small_pages | dict(policy=ImagePolicy(28*28, 16*28*28), steps=320, cache=False), tuning=Tuning(nothing, Part('full', 1e-3), Part('full', 1e-3)), loss=Loss(label=6.), beta2=.95, pool=1,
                           schedule='cosine', watch=Watch(every=160, rows=48, score='macro-F1', collapse=.9), save_every=160))
 

@@ -12,14 +12,14 @@ from medvlm import core, eval as ev
 from medvlm.augment import exposures, write_exposures
 from medvlm.cli import main
 from medvlm.data import Quarantine, assistant, open_image, text_of, user
-from medvlm.films import asked_shortly, cross_validate, film_rows, square, train_films, unseen_films, write_samples
+from medvlm.films import asked_shortly, cross_validate, film_rows, train_films, unseen_films, write_samples
 from medvlm.labels import LUNG_CLASSES, class_collapse
 from medvlm.losses import Loss, fact_spans, token_losses
 from medvlm.lung import check_films, fact_words, laterality, lung_job, mean_film, mirrored_films, phantom_rows, train_lung
 from medvlm.models import Answer
 from medvlm.stats import score
 from medvlm.train import RECIPES
-from medvlm.vision import vision_first
+from medvlm.vision import square, vision_first
 from medvlm.watch import Watch, Watching, floors_of
 
 SMALL = replace(RECIPES['lung_3b_small'], steps=2, batch=4, new_tokens=12, save_every=2, watch=Watch())

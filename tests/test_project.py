@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / 'nbs').glob('*.ipynb'))
-EXTRAS = ('gpu', 'llm', 'serve', 'web', 'track', 'dicom', 'dev')
+EXTRAS = ('gpu', 'serve', 'web', 'track', 'dicom', 'dev')
 STORED = {'name': 'stdout', 'output_type': 'stream', 'text': ['stored\n']}
 
 

@@ -54,20 +54,33 @@ def headers_of(
     return {'Content-Type': 'application/json'} | ({'Authorization': f'Bearer {key.strip()}'} if key else {})
 
 # %% ../nbs/01z_llm.ipynb #526aec25
-def tiles(w:int, h:int, base:int, tile:int) -> int: # Width, height in pixels; tokens of any picture and of each tile → tokens
+def tiles(
+    w:int, # Width, pixels
+    h:int, # Height, pixels
+    base:int, # Tokens of any picture
+    tile:int # Tokens of a tile
+) -> int: # Tokens
     "Tokens by tiles of 512 pixels: into a square of 2048, the short side to 768, never enlarged."
     scale = min(1., 2048/max(w, h)); w, h = w*scale, h*scale
     scale = min(1., 768/min(w, h)); w, h = w*scale, h*scale
     return base + tile*math.ceil(round(w, 6)/512)*math.ceil(round(h, 6)/512)
 
 # %% ../nbs/01z_llm.ipynb #55a94fd1
-def patches(w:int, h:int, factor:float, most:int=1536) -> int: # Width, height in pixels; tokens of a patch; most patches → tokens
+def patches(
+    w:int, # Width, pixels
+    h:int, # Height, pixels
+    factor:float, # Tokens of a patch
+    most:int=1536 # Most patches
+) -> int: # Tokens, never less than are billed
     "Tokens by patches of 32 pixels; a picture of more than `most` patches is shrunk until they suffice."
-    count = lambda s: math.ceil(w*s/32)*math.ceil(h*s/32)
-    return math.ceil(factor*min(most, count(1.)))
+    return math.ceil(factor*min(most, math.ceil(w/32)*math.ceil(h/32)))
 
 # %% ../nbs/01z_llm.ipynb #03024bcf
-def large_tiles(w:int, h:int, tile:int=258) -> int: # Width, height in pixels; tokens of a tile → tokens
+def large_tiles(
+    w:int, # Width, pixels
+    h:int, # Height, pixels
+    tile:int=258 # Tokens of a tile
+) -> int: # Tokens
     "Tokens by tiles of 768 pixels; a picture of up to 384 pixels is one."
     return tile if max(w, h) <= 384 else tile*math.ceil(w/768)*math.ceil(h/768)
 

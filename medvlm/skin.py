@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NONE', 'WHY', 'change_mark', 'accepted', 'review_page', 'clean', 'kappa', 'no_face', 'none_rows', 'skin_job', 'brief',
            'train_skin', 'score_skin', 'batch_test', 'rows_at', 'skin_samples', 'skin_parse', 'asking_from',
-           'skin_describe', 'skin_check', 'skin_fix', 'skin_push', 'skin_train', 'skin_test']
+           'skin_describe', 'agreement_table', 'skin_check', 'skin_fix', 'skin_push', 'skin_train', 'skin_test']
 
 # %% ../nbs/04_skin.ipynb #144eb809
 import base64, contextlib, hashlib, html, io, random
@@ -25,7 +25,7 @@ from .models import load_bundle
 from .phantoms import chest_phantom, skin_patch
 from .serve import ask_server, serving, speed_table, write_spreadsheet
 from .sources import read_skin
-from .stats import Table
+from .stats import Table, right_of, score
 from .train import Recipe, ask
 from .vision import LARGE, side_of, square_pictures, tune_pictures
 from .wording import Rules, applied, audit, diff_html, fix, load_rules, save_rules, suggest, undone, write_audit
@@ -261,6 +261,21 @@ def skin_describe(
     print(f"{len(described)} of {len(rows)} described, {told['spent']:.2f} USD in this run" + (f"; stopped by {told['stopped']}" if 'stopped' in told else ''))
 
 # %% ../nbs/04_skin.ipynb #2b789f57
+def agreement_table(
+    rows:list, # Rows with their classes
+    blind:list # Rows that were asked blind, some of them or all
+) -> Table: # One line for each class; κ in the caption
+    "How often a model that was not told the class names it."
+    label = {r['id']: r['label'] for r in rows}
+    blind = [r for r in blind if r['id'] in label]
+    if not blind: raise ValueError('no row was asked blind; allowed are one or more; describe with --blind first')
+    said = [parse_label(text_of(r['messages'][-1]), SKIN_CLASSES, ev.JOBS['skin'].variants).label for r in blind]
+    k = kappa([label[r['id']] for r in blind], said, [r['group'] for r in blind])
+    hits = {c: [s == c for r, s in zip(blind, said) if label[r['id']] == c] for c in SKIN_CLASSES}
+    lines = [[c, len(h), str(score(right_of(h))) if h else ''] for c, h in hits.items()]
+    return Table(['class', 'faces', 'named blind as well'], lines, f"κ {k['value']:.3f} [{k['low']:.3f}, {k['high']:.3f}] n={k['n']}")
+
+# %% ../nbs/04_skin.ipynb #76bf6127
 def skin_check(
     args # Parsed arguments of `skin check`: folder
 ):
@@ -269,6 +284,7 @@ def skin_check(
     found = audit(rows); proposed = suggest(found)
     print(found.table(f'{folder.name},')); print(found.share)
     if proposed.words: print(proposed.table())
+    if (folder/'blind.jsonl').exists(): agreed = agreement_table(rows, core.load_jsonl(folder/'blind.jsonl')); print(agreed.caption); print(agreed)
     write_audit(found, folder/'audit.html')
     if not (folder/'rules.toml').exists(): save_rules(proposed.rules(), folder/'rules.toml'); print(f'{folder}/rules.toml is proposed: look at it, and add what is open')
 

@@ -114,7 +114,7 @@ def attempt(
     if kind == 'wait': return 'later', max(value, .01), None
     if kind == 'gone': return ('later', .5, None) if value == 'asked' else ('there' if value == 'done' else f'{value} before', None, None)
     if kind == 'cap': return ('later', .2, None) if ledger.spent()['under way'] > 0 else ('stop', None, f'the cap of {limits.cap:g} USD: a further request could cost {most:.4f}, which is {value:.4f} too much')
-    try: reply = send(client, asking, body_of(pictures, job.asked, asking.prompt, job.again))
+    try: reply = send(client, asking, body_of(pictures, job.asked, asking, job.again))
     except BaseException as e: ledger.settle(value, 'unclear', error=f'{type(e).__name__} while it was under way'); raise
     job.tried += 1
     note = '; '.join(s.note for s in pictures if s.note)
@@ -296,7 +296,7 @@ def write_batch(
             job = heapq.heappop(work.heap)
             try: pictures = [sent(im, asking.provider) for im in job.row['images']]
             except (ValueError, OSError) as e: q.add(job.row['id'], '', e); continue
-            line = b'{"custom_id": "%s", "method": "POST", "url": "/v1/chat/completions", "body": %s}\n' % (job.key.encode(), body_of(pictures, job.asked, asking.prompt, job.again))
+            line = b'{"custom_id": "%s", "method": "POST", "url": "/v1/chat/completions", "body": %s}\n' % (job.key.encode(), body_of(pictures, job.asked, asking, job.again))
             if f.tell() + len(line) > most_bytes: break
             tokens, most = most_of(pictures, job.asked, asking.price)
             kind, _ = ledger.claim(job.key, most*price, 0, replace(limits, rpm=0, tpm=0), owner)

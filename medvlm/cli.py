@@ -521,7 +521,8 @@ OCR = {
 ASKED = {'--provider': dict(default='openai', help='openai, gemini, local or the address of a server (default: openai)'), '--model': dict(default='gpt-4o-mini', help='name of the model there (default: gpt-4o-mini)'), '--key': dict(help='name of the variable that holds the key (default: as the provider has it)'),
          '--prompt': dict(default='skin_ko', help='skin_ko, skin_en or a TOML file (default: skin_ko)'), '--blind': dict(action='store_true', help='do not tell the class; written to blind.jsonl'), '--price': dict(help='USD for a million tokens in and out, as 0.15,0.6 (default: by the name of the model)'),
          '--cap': dict(type=float, help='most that may be spent in all, USD (default: no cap)'), '--rpm': dict(type=int, default=0, help='requests a minute (default: no limit)'), '--tpm': dict(type=int, default=0, help='tokens a minute (default: no limit)'),
-         '--at-once': dict(type=int, default=32, help='requests under way at a time (default: 32)'), '--dry-run': dict(action='store_true', help='only say what it would cost'), '--again': dict(action='store_true', help='ask again about the rows that skin fix could not mend')}
+         '--at-once': dict(type=int, default=32, help='requests under way at a time (default: 32)'), '--dry-run': dict(action='store_true', help='only say what it would cost'), '--again': dict(action='store_true', help='ask again about the rows that skin fix could not mend'),
+         '--sample': dict(type=int, default=0, help='ask about so many faces of all classes (default: 0, all)')}
 WORK = [('folder', 'work folder of skin parse')]
 SKIN = {
     'samples': ('draw faces into folders as AI Hub has them', [('out', 'folder to write')], {'--draw': dict(type=int, default=30, help='people of each class, two views of each (default: 30)')}),

@@ -28,6 +28,7 @@ from .sources import read_skin
 from .stats import Table, right_of, score
 from .train import Recipe, ask
 from .vision import LARGE, side_of, square_pictures, tune_pictures
+from .watch import subset
 from .wording import Rules, applied, audit, diff_html, fix, load_rules, save_rules, suggest, undone, write_audit
 
 # %% ../nbs/04_skin.ipynb #b7126cef
@@ -243,17 +244,18 @@ def asking_from(
 
 # %% ../nbs/04_skin.ipynb #764d8c8f
 def skin_describe(
-    args # Parsed arguments of `skin describe`: folder, cap, rpm, tpm, at_once, dry_run, again, and those of `asking_from`
+    args # Parsed arguments of `skin describe`: folder, cap, rpm, tpm, at_once, dry_run, again, sample, and those of `asking_from`
 ):
     "Has the faces described, as far as the cap allows; what is there is not asked again."
     folder, asking, q = Path(args.folder), asking_from(args), Quarantine()
     rows = rows_at(folder, False)
+    some = subset(rows, args.sample) if args.sample else rows               # of all classes
     with Ledger(folder/'asked.db') as ledger:
         if args.again: print(ask_again(rows, ledger, asking, [r['id'] for r in core.load_jsonl(folder/'ask_again.jsonl')], 'problems after mending'), 'rows are open again')
-        plan = estimate(rows, asking, ledger)
+        plan = estimate(some, asking, ledger)
         print(f"{plan['new']} of {plan['rows']} faces are to be asked about: {plan['expected']:.2f} USD expected, {plan['most']:.2f} at most")
         if args.dry_run: return
-        told = annotate(rows, ledger, asking, Limits(args.cap, args.rpm, args.tpm), Pace(at_once=args.at_once), q)
+        told = annotate(some, ledger, asking, Limits(args.cap, args.rpm, args.tpm), Pace(at_once=args.at_once), q)
         described = annotated(rows, ledger, asking, q)
     name = 'blind' if args.blind else 'described'
     core.save_jsonl(described, folder/f'{name}.jsonl'); q.save(folder/f'{name}_quarantine.jsonl')

@@ -292,14 +292,19 @@ def skin_check(
 
 # %% ../nbs/04_skin.ipynb #5f575930
 def skin_fix(
-    args # Parsed arguments of `skin fix`: folder, apply, undo
+    args # Parsed arguments of `skin fix`: folder, apply, undo, accept, reject
 ):
     "Shows what the rules change, and with `--apply` does it; `--undo` takes it back."
     folder = Path(args.folder); described = core.load_jsonl(folder/'described.jsonl') if (folder/'described.jsonl').exists() else rows_at(folder)
     if args.undo:
         if not (folder/'fixed.jsonl').exists(): raise ValueError(f'{folder}: nothing was applied, so nothing can be undone')
         (folder/'fixed.jsonl').unlink(); print('undone: the rows are as they were described'); return
-    with Ledger(folder/'asked.db') as ledger: changes = accepted(fix(described, load_rules(folder/'rules.toml')), ledger); page = review_page(described, changes, ledger, 24)
+    proposed = fix(described, load_rules(folder/'rules.toml')); marks = {c.id: change_mark(c) for c in proposed}
+    if lost := [i for i in (*args.accept, *args.reject) if i not in marks]: raise ValueError(f'{lost[0]}: no change of such a row; allowed are {len(marks)} rows such as {next(iter(marks), "none")}')
+    with Ledger(folder/'asked.db') as ledger:
+        for verdict, ids in (('accepted', args.accept), ('rejected', args.reject)):
+            for i in ids: ledger.judge(i, marks[i], verdict)
+        changes, page = accepted(proposed, ledger), review_page(described, proposed, ledger, 24)
     with core.atomic(folder/'review.html') as f: f.write(f'<!doctype html><meta charset="utf-8"><title>Changes</title>{page}')
     fixed = applied(described, changes); left = audit(fixed)
     print(f'{len(changes)} of {len(described)} rows are changed; a sample: {folder}/review.html'); print(left.table('left,'))

@@ -38,8 +38,8 @@ def pictures(folder, n, side, kinds=12):
     Path(folder).mkdir(parents=True, exist_ok=True)
     drawn = [(k, png_bytes(skin_patch(k, i, side))) for i in range(kinds//len(SKIN)) for k in SKIN]
     for i in range(n):
-        label, data = drawn[i % len(drawn)]; part = b'nuMb' + struct.pack('>I', i)
-        (Path(folder)/f'{label}_{i:05}.png').write_bytes(data[:-12] + struct.pack('>I', 4) + part + struct.pack('>I', zlib.crc32(part)) + data[-12:])
+        label, data = drawn[i % len(drawn)]; part = b'bKGD' + struct.pack('>HI', 0, i)
+        (Path(folder)/f'{label}_{i:05}.png').write_bytes(data[:-12] + struct.pack('>I', 6) + part + struct.pack('>I', zlib.crc32(part)) + data[-12:])
 
 
 def rows_in(folder): return [row(p.stem, [str(p)], [user('?', 1), assistant('-')], label=p.stem.split('_')[0]) for p in sorted(Path(folder).glob('*.png'))]

@@ -591,10 +591,10 @@ def main(
     argv:list=None # Words of the command line; None takes those of the process
 ) -> int: # Exit status: 0 done, 1 done and something bad was found, 2 something to mend
     "Entry point of the `medvlm` command."
-    from medvlm.watch import GateError
+    from medvlm.core import Stopped
     args = parser().parse_args(argv)
     try: return args.function(args) or 0
-    except (ValueError, OSError, GateError) as e:
+    except (ValueError, OSError, Stopped) as e:
         print(f'medvlm {args.command}: {e}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ __all__ = ['MAX_MEMBER', 'MAX_RATIO', 'PACKAGES', 'VIEW', 'parse_env', 'dotenv',
            'cuda_card', 'choose_device', 'device', 'cpu_bf16', 'takes_bf16', 'preset', 'seed_all', 'atomic', 'plain',
            'save_json', 'progress', 'open_zip', 'check_member', 'read_member', 'read_bytes', 'load_json', 'save_jsonl',
            'load_jsonl', 'is_running', 'atomic_folder', 'append_jsonl', 'versions', 'commit', 'machine', 'image_digest',
-           'fingerprint', 'begun_with', 'Run', 'korean_font', 'use_korean_font']
+           'fingerprint', 'begun_with', 'Stopped', 'Run', 'korean_font', 'use_korean_font']
 
 # %% ../nbs/00_core.ipynb #bbab2b6e
 import hashlib
@@ -416,6 +416,10 @@ def begun_with(
             k = next(k for k in (*b, *a) if a.get(k) != b.get(k)); name, a, b = f'{name}.{k}', a.get(k), b.get(k)
         raise ValueError(f'{Path(path).parent}: begun with another {name} ({a!r}, now {b!r}); give another name, or remove the folder to start over')
     return True
+
+# %% ../nbs/00_core.ipynb #5507ba72
+class Stopped(RuntimeError):
+    "Work that cannot go on until a person has mended what the message names."
 
 # %% ../nbs/00_core.ipynb #da09757b
 class Run:

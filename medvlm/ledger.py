@@ -179,7 +179,7 @@ def claim(
     reserve:float=0., # Most that the attempt can cost, USD
     tokens:int=0, # Most tokens that it can take
     limits:Limits=Limits(), # Rates and cap
-    owner:str=None # Whose attempt it is; None: this ledger's; 'batch …' lives on without a process
+    paced:bool=True # Whether it has to wait for the server and the rates
 ) -> tuple: # ('go', number of the attempt), ('wait', seconds), ('gone', state of the job, or 'batch') or ('cap', USD that are lacking)
     "Take a job for an attempt, when there is room for it."
     if self.full: raise OSError(errno.ENOSPC, f'{self.path}: the disk is full; free some room and run again, what was answered is kept')
@@ -188,12 +188,12 @@ def claim(
         if not found: raise ValueError(f'{key}: no such job; `add` it first')
         if found['state'] == 'asked' and self.db.execute("select 1 from attempts where key = ? and status = 'asked' and owner like 'batch %'", (key,)).fetchone(): return 'gone', 'batch'
         if found['state'] != 'open': return 'gone', found['state']
-        if (wait := self.pause(tokens, limits)) > 0: return 'wait', wait
+        if paced and (wait := self.pause(tokens, limits)) > 0: return 'wait', wait
         most = reserve*float(self.fact('dearer') or 1)
         spent, = self.db.execute('select total(cost) from attempts').fetchone()
         if limits.cap is not None and spent + most > limits.cap: return 'cap', spent + most - limits.cap
         self.db.execute("update jobs set state = 'asked' where key = ?", (key,))
-        return 'go', self.db.execute("insert into attempts (key, owner, at, tokens, reserved, cost, status) values (?, ?, ?, ?, ?, ?, 'asked')", (key, owner or self.owner, time.time(), tokens, most, most)).lastrowid
+        return 'go', self.db.execute("insert into attempts (key, owner, at, tokens, reserved, cost, status) values (?, ?, ?, ?, ?, ?, 'asked')", (key, self.owner, time.time(), tokens, most, most)).lastrowid
     return self.write(work)
 
 # %% ../nbs/01y_ledger.ipynb #34c3e24a
@@ -219,19 +219,20 @@ def settle(
         paid = cost if cost is not None else 0. if status in ('passing', 'failed') else a['reserved']
         if paid > a['reserved'] > 0: self.fact('dearer', float(self.fact('dearer') or 1)*paid/a['reserved'])     # reserve more from now on
         self.db.execute('update attempts set status = ?, cost = ?, seconds = ?, error = ?, usage = ?, text = ? where id = ?', (status, paid, time.time() - a['at'], error, json.dumps(usage or {}), text, attempt))
-        self.db.execute('update jobs set state = ?, text = ?, finish = ?, why = ? where key = ?', (ENDS[status], text, finish, error, a['key']))
+        if ENDS[status] == 'open': self.db.execute("update jobs set state = 'open', why = ? where key = ?", (error, a['key']))          # an earlier answer stays
+        else: self.db.execute('update jobs set state = ?, text = ?, finish = ?, why = ? where key = ?', (status, text, finish, error, a['key']))
     self.write(work)
 
 # %% ../nbs/01y_ledger.ipynb #876409e6
 @patch
 def spent(
     self:Ledger
-) -> dict: # 'spent', 'under way' and 'unclear' in USD, 'attempts' and the number of jobs in each state
+) -> dict: # 'spent', 'under way', 'in batches' and 'unclear' in USD, 'attempts' and the number of jobs in each state
     "What the books say."
     with self.lock:
-        money = self.db.execute("select total(case when status not in ('asked', 'lost', 'unclear') then cost end), total(case when status = 'asked' then cost end), total(case when status in ('lost', 'unclear') then cost end), count(*) from attempts").fetchone()
+        money = self.db.execute("select total(case when status not in ('asked', 'lost', 'unclear') then cost end), total(case when status = 'asked' and owner not like 'batch %' then cost end), total(case when status = 'asked' and owner like 'batch %' then cost end), total(case when status in ('lost', 'unclear') then cost end), count(*) from attempts").fetchone()
         states = dict(self.db.execute('select state, count(*) from jobs group by state').fetchall())
-    return dict(zip(('spent', 'under way', 'unclear', 'attempts'), money)) | {s: states.get(s, 0) for s in STATES}
+    return dict(zip(('spent', 'under way', 'in batches', 'unclear', 'attempts'), money)) | {s: states.get(s, 0) for s in STATES}
 
 # %% ../nbs/01y_ledger.ipynb #41e3dba5
 @patch
@@ -259,6 +260,16 @@ def recover(
             path.unlink(missing_ok=True)
         lost += self.lose(owner)
     return lost
+
+# %% ../nbs/01y_ledger.ipynb #62f4fcc8
+@patch
+def hand_over(
+    self:Ledger,
+    owner:str # Name that begins with 'batch '
+) -> int: # Attempts
+    "Give all attempts that are under way here to a batch."
+    if not owner.startswith('batch '): raise ValueError(f"owner {owner!r}; allowed are names that begin with 'batch '")
+    return self.write(lambda: self.db.execute("update attempts set owner = ? where owner = ? and status = 'asked'", (owner, self.owner)).rowcount)
 
 # %% ../nbs/01y_ledger.ipynb #171bca07
 @patch

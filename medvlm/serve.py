@@ -6,13 +6,14 @@
 __all__ = ['free_port', 'serve_command', 'serving', 'ask_server', 'speed_table', 'write_spreadsheet']
 
 # %% ../nbs/01e_serve.ipynb #5b694d55
-import contextlib, json, os, socket, subprocess, sys, time
+import contextlib, hashlib, json, os, socket, subprocess, sys, time
 from pathlib import Path
 from . import core
 from .annotate import Pace, annotate
+from .data import Quarantine
 from .ledger import Ledger
 from .llm import Asking, Price, Provider, asked_of, request_key
-from .models import Answer
+from .models import Answer, hash_of
 from .stats import Table
 
 # %% ../nbs/01e_serve.ipynb #96845e7b
@@ -49,7 +50,7 @@ def serving(
     try:
         until = time.monotonic() + seconds
         while True:
-            if process.poll() is not None: raise RuntimeError(f"{' '.join(serve_command(folder, port, engine)[-6:])}: ended with {process.returncode}: {core.hide_keys(log.read_text(errors='replace')[-400:])}; the whole log is {log}")
+            if process.poll() is not None: raise core.Stopped(f"{' '.join(serve_command(folder, port, engine)[-6:])}: ended with {process.returncode}: {core.hide_keys(log.read_text(errors='replace')[-400:])}; the whole log is {log}")
             with contextlib.suppress(httpx.HTTPError):
                 if httpx.get(f'http://127.0.0.1:{port}/health', timeout=2.).status_code == 200: break
             if time.monotonic() > until: raise TimeoutError(f'{folder}: no answer after {seconds:g} s; look at {log}, or allow more seconds')
@@ -65,19 +66,21 @@ def ask_server(
     rows:list, # Rows; their last question is asked
     url:str|Provider, # Address up to /v1; a `Provider` for a server that wants a key
     model:str, # Name of the model at the server
-    folder, # Takes the books, `asked.db`
+    folder, # Takes the books, a file for each model
     new_tokens:int=256, # Most new tokens
     pace:Pace=Pace(at_once=4) # How many at a time
 ) -> list: # `models.Answer`s in the order of `rows`; what was refused or failed is an empty answer
     "Greedy answers of a server to the last question of each row."
     asking = Asking(None, model, url if isinstance(url, Provider) else Provider(url), temperature=0., max_tokens=new_tokens, price=Price(0., 0.))
-    with Ledger(Path(folder)/'asked.db') as ledger:
-        told = annotate(rows, ledger, asking, pace=pace, show=False)
-        if lacking := told.get('unanswered', 0): raise RuntimeError(f"{lacking} of {len(rows)} rows have no answer: {next(j['why'] for j in ledger.jobs() if j['state'] == 'open')}; call again, what was answered is kept")
-        keys = [request_key(asked_of(r, asking)) for r in rows]
-        jobs, last = {j['key']: j for j in ledger.jobs(keys)}, {k: ledger.history(k)[-1] for k in keys}
+    known = hash_of(model) if Path(model).is_dir() else hashlib.sha256(f'{asking.provider.url} {model}'.encode()).hexdigest()[:16]     # another model under the same name is another one
+    with Ledger(Path(folder)/f'asked_{known}.db') as ledger:
+        told = annotate(rows, ledger, asking, pace=pace, quarantine=(q := Quarantine()), show=False)
+        if lacking := told.get('unanswered', 0): raise core.Stopped(f"{lacking} of {len(rows)} rows have no answer: {next(j['why'] for j in ledger.jobs() if j['state'] == 'open')}; call again, what was answered is kept")
+        bad = {x['id'] for x in q}
+        keys = [None if r['id'] in bad else request_key(asked_of(r, asking)) for r in rows]
+        jobs, last = {j['key']: j for j in ledger.jobs(filter(None, keys))}, {k: ledger.history(k)[-1] for k in keys if k}
     used = lambda k: json.loads(last[k]['usage'] or '{}').get('output', 0)
-    return [Answer(r['id'], jobs[k]['text'] or '', jobs[k]['finish'] or jobs[k]['state'], used(k), last[k]['seconds']) for r, k in zip(rows, keys)]
+    return [Answer(r['id'], jobs[k]['text'] or '', jobs[k]['finish'] or jobs[k]['state'], used(k), last[k]['seconds']) if k else Answer(r['id'], '', 'unreadable', 0, 0.) for r, k in zip(rows, keys)]
 
 # %% ../nbs/01e_serve.ipynb #6443d671
 def speed_table(

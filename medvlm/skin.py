@@ -84,7 +84,8 @@ def clean(
         if not bad or n == rounds: break
         why = {i: ', '.join(sorted({p.kind for p in left.problems if p.id == i})) for i in bad}
         for reason in sorted(set(why.values())): ask_again(rows, ledger, asking, [i for i, w in why.items() if w == reason], reason)
-        annotate([r for r in rows if r['id'] in bad], ledger, asking, limits, pace, show=False)
+        done = annotate([r for r in rows if r['id'] in bad], ledger, asking, limits, pace, show=False)
+        if 'stopped' in done: say(f"stopped by {done['stopped']}"); break
     return [r for r in fixed if r['id'] not in bad], left
 
 # %% ../nbs/04_skin.ipynb #260ed248
@@ -251,10 +252,12 @@ def skin_describe(
     rows = rows_at(folder, False)
     some = subset(rows, args.sample) if args.sample else rows               # of all classes
     with Ledger(folder/'asked.db') as ledger:
-        if args.again: print(ask_again(rows, ledger, asking, [r['id'] for r in core.load_jsonl(folder/'ask_again.jsonl')], 'problems after mending'), 'rows are open again')
         plan = estimate(some, asking, ledger)
         print(f"{plan['new']} of {plan['rows']} faces are to be asked about: {plan['expected']:.2f} USD expected, {plan['most']:.2f} at most")
         if args.dry_run: return
+        if args.again:                                                        # only those that have not been answered anew since
+            now = {r['id']: r['meta']['annotation']['seed'] for r in annotated(some, ledger, asking, Quarantine())}
+            print(ask_again(some, ledger, asking, [x['id'] for x in core.load_jsonl(folder/'ask_again.jsonl') if now.get(x['id']) == x['seed']], 'problems after mending'), 'rows are open again')
         told = annotate(some, ledger, asking, Limits(args.cap, args.rpm, args.tpm), Pace(at_once=args.at_once), q)
         described = annotated(rows, ledger, asking, q)
     name = 'blind' if args.blind else 'described'
@@ -310,7 +313,8 @@ def skin_fix(
     print(f'{len(changes)} of {len(described)} rows are changed; a sample: {folder}/review.html'); print(left.table('left,'))
     if not args.apply: print('nothing is written; --apply writes it'); return
     core.save_jsonl(fixed, folder/'fixed.jsonl'); core.save_jsonl([c._asdict() for c in changes], folder/'changes.jsonl')
-    core.save_jsonl([dict(id=i) for i in sorted({p.id for p in left.problems})], folder/'ask_again.jsonl'); print(f"{folder}/fixed.jsonl; {len({p.id for p in left.problems})} rows are left for `skin describe --again`")
+    seeds = {r['id']: r['meta']['annotation']['seed'] for r in fixed}
+    core.save_jsonl([dict(id=i, seed=seeds[i]) for i in sorted({p.id for p in left.problems})], folder/'ask_again.jsonl'); print(f"{folder}/fixed.jsonl; {len({p.id for p in left.problems})} rows are left for `skin describe --again`")
 
 # %% ../nbs/04_skin.ipynb #fea68a0f
 def skin_push(

@@ -407,7 +407,7 @@ def outcome(
     return dict(status=status, evaluations=len(st['records']), best=st['best'], stopped=st['reason'], text=text)
 
 # %% ../nbs/01m_watch.ipynb #f8d6c385
-class GateError(RuntimeError):
+class GateError(core.Stopped):
     "A run none of whose evaluations passed its gate."
 
 def check_gate(

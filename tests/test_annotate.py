@@ -182,3 +182,37 @@ def test_keys_stand_in_no_error_and_no_book(faces, tmp_path, monkeypatch):
     with Standin(echo_label) as server, Ledger(tmp_path/'b.db') as led:
         with pytest.raises(RuntimeError) as e: annotate(faces[:2], led, asking(server.url), pace=quick, show=False)
     assert 'secret' not in str(e.value) and b'verysecret' not in (tmp_path/'b.db').read_bytes()
+
+
+# Runs that must end -------------------------------------------------------------------------------------------------
+
+def test_a_process_that_dies_during_a_run_holds_nobody_up(faces, tmp_path):
+    one = f"import sys; sys.path[:0] = [{str(ROOT)!r}]\nfrom medvlm.ledger import Ledger\nled = Ledger({str(tmp_path/'b.db')!r}); j = [j for j in led.jobs() if j['state'] == 'open'][-1]; print(led.claim(j['key'])[0], flush=True); sys.stdin.read()"
+    with Standin(echo_label, latency=.3) as server, Ledger(tmp_path/'b.db') as led:
+        told = []; t = threading.Thread(target=lambda: told.append(annotate(faces, led, asking(server.url), pace=quick, show=False))); t.start(); time.sleep(.4)
+        p = subprocess.Popen([sys.executable, '-c', one], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True); got = p.stdout.readline(); p.kill(); p.wait(); p.stdin.close(); p.stdout.close()
+        t.join(30); assert not t.is_alive() and led.spent()['done'] == 40
+    assert got.strip() in ('go', '')
+
+
+def test_a_batch_under_way_does_not_hold_up_a_capped_run(faces, tmp_path):
+    from medvlm.annotate import write_batch
+    with Standin(echo_label) as server, Ledger(tmp_path/'b.db') as led:
+        most = estimate(faces[:1], asking(server.url))['most']
+        assert write_batch(faces[:6], led, asking(server.url), tmp_path/'six.jsonl') == 6
+        told = annotate(faces, led, asking(server.url), Limits(cap=4.5*most), quick, show=False)
+    assert 'cap' in told['stopped'] and led.path.exists()
+
+
+def test_when_all_fail_nothing_is_marked(faces, tmp_path):
+    with Standin(echo_label, max_image=10) as server, Ledger(tmp_path/'b.db') as led:
+        with pytest.raises(core.Stopped, match='the first 5 requests failed'): annotate(faces, led, asking(server.url), pace=Pace(at_once=1), show=False)
+        assert led.spent()['failed'] == 0 and led.spent()['open'] == 40
+
+
+def test_an_answer_stays_until_a_newer_one_is_there(faces, tmp_path):
+    from medvlm.annotate import ask_again
+    with Standin(echo_label) as server, Ledger(tmp_path/'b.db') as led:
+        a = asking(server.url); annotate(faces[:4], led, a, pace=quick, show=False); ask_again(faces[:4], led, a, ['00'], 'x')
+        assert [r['meta']['annotation']['seed'] for r in annotated(faces[:4], led, a)] == [0, 0, 0, 0] and led.spent()['open'] == 1
+        annotate(faces[:4], led, a, pace=quick, show=False); assert [r['meta']['annotation']['seed'] for r in annotated(faces[:4], led, a)] == [1, 0, 0, 0]

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from . import core, eval as ev
 from .annotate import Pace, annotate, annotated, ask_again, estimate
-from .data import Quarantine, assistant, open_image, row, text_of, user, write_dataset
+from .data import Quarantine, assistant, open_image, row, split_groups, text_of, user, write_dataset
 from .findings import find
 from .labels import SKIN_CLASSES, parse_label
 from .ledger import Ledger, Limits
@@ -258,11 +258,11 @@ def skin_describe(
         if args.again:                                                        # only those that have not been answered anew since
             now = {r['id']: r['meta']['annotation']['seed'] for r in annotated(some, ledger, asking, Quarantine())}
             print(ask_again(some, ledger, asking, [x['id'] for x in core.load_jsonl(folder/'ask_again.jsonl') if now.get(x['id']) == x['seed']], 'problems after mending'), 'rows are open again')
-        told = annotate(some, ledger, asking, Limits(args.cap, args.rpm, args.tpm), Pace(at_once=args.at_once), q)
-        described = annotated(rows, ledger, asking, q)
-    name = 'blind' if args.blind else 'described'
-    core.save_jsonl(described, folder/f'{name}.jsonl'); q.save(folder/f'{name}_quarantine.jsonl')
-    if not args.blind: (folder/'fixed.jsonl').unlink(missing_ok=True)
+        try: told = annotate(some, ledger, asking, Limits(args.cap, args.rpm, args.tpm), Pace(at_once=args.at_once))
+        finally:                                                              # what is there is written also when a run ends early
+            described, name = annotated(rows, ledger, asking, q), 'blind' if args.blind else 'described'
+            core.save_jsonl(described, folder/f'{name}.jsonl'); q.save(folder/f'{name}_quarantine.jsonl')
+            if not args.blind: (folder/'fixed.jsonl').unlink(missing_ok=True)
     print(f"{len(described)} of {len(rows)} described, {told['spent']:.2f} USD in this run" + (f"; stopped by {told['stopped']}" if 'stopped' in told else ''))
 
 # %% ../nbs/04_skin.ipynb #2b789f57
@@ -298,7 +298,9 @@ def skin_fix(
     args # Parsed arguments of `skin fix`: folder, apply, undo, accept, reject
 ):
     "Shows what the rules change, and with `--apply` does it; `--undo` takes it back."
-    folder = Path(args.folder); described = core.load_jsonl(folder/'described.jsonl') if (folder/'described.jsonl').exists() else rows_at(folder)
+    folder = Path(args.folder)
+    if not (folder/'described.jsonl').exists(): raise FileNotFoundError(f'{folder}: no descriptions yet; run `medvlm skin describe {folder}`')
+    described = core.load_jsonl(folder/'described.jsonl')
     if args.undo:
         if not (folder/'fixed.jsonl').exists(): raise ValueError(f'{folder}: nothing was applied, so nothing can be undone')
         (folder/'fixed.jsonl').unlink(); print('undone: the rows are as they were described'); return
@@ -338,13 +340,15 @@ def skin_train(
     recipe, rows = chosen_recipe(args.recipe, args.set), rows_at(args.folder)
     run = core.Run(args.name or recipe.name, args.root)
     side = side_of(recipe.policy)
-    rows = square_pictures([*rows, *(none_rows(run.path('none'), args.none) if args.none else [])], run.path('faces'), side, 'RGB')
+    rows = square_pictures([*rows, *(none_rows(run.path('none'), args.none) if args.none else [])], run.path('faces'), side, 'RGB', q := Quarantine())
+    if q: q.save(run.path('quarantine.jsonl')); print(f'{len(q)} in quarantine: {run.dir}/quarantine.jsonl')
     if side < LARGE: rows = [brief(r) for r in rows]
     learn, test = ([r for r in rows if (r['meta']['part'] == 'Validation' or r['group'].startswith('none') and int(r['group'].split()[-1]) % 4 == 3) == held] for held in (False, True))
     core.save_jsonl(test, run.path('test.jsonl'))
-    bundle = train_skin(recipe, learn, run, test, test, args.first)
+    train, valid = split_groups(learn, (.9, .1), recipe.seed, by='label')   # weights are chosen by people who are neither learnt from nor in the test
+    bundle = train_skin(recipe, train, run, valid + test, valid, args.first)
     model, processor, _ = load_bundle(bundle)
-    models = {'majority': ev.majority(test, learn, skin_job()), 'tuned': score_skin(ask(model, processor, test, recipe.new_tokens), test)}
+    models = {'majority': ev.majority(test, train, skin_job()), 'tuned': score_skin(ask(model, processor, test, recipe.new_tokens), test)}
     by = {r['id']: r['images'][0] for r in test}
     print(Table(['score', *models], [[k, *(str(e.scores[k]) for e in models.values())] for k in ('accuracy', 'macro-F1', 'unparsable')], f'{len(test)} pictures of other people'))
     print(f"Report: {ev.save_evaluations(run, models, f'{run.name}: {len(test)} pictures', recipe.name, images=lambda ref: open_image(by[ref['id']]))}\nBundle: {bundle}")

@@ -6,7 +6,7 @@
 __all__ = ['SCHEMA', 'STATES', 'TABLES', 'SPARE', 'ENDS', 'VERDICTS', 'Ledger', 'Limits']
 
 # %% ../nbs/01y_ledger.ipynb #bd6bd126
-import contextlib, errno, json, os, secrets, sqlite3, threading, time
+import errno, json, secrets, sqlite3, threading, time
 from dataclasses import dataclass
 from pathlib import Path
 from fastcore.basics import patch

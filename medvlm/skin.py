@@ -9,7 +9,6 @@ __all__ = ['NONE', 'WHY', 'change_mark', 'accepted', 'review_page', 'clean', 'ka
 
 # %% ../nbs/04_skin.ipynb #144eb809
 import base64, contextlib, hashlib, html, io, random
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -25,11 +24,11 @@ from .models import load_bundle
 from .phantoms import chest_phantom, skin_patch
 from .serve import ask_server, serving, speed_table, write_spreadsheet
 from .sources import read_skin
-from .stats import Table, right_of, score
+from .stats import Score, Table, right_of, score
 from .train import Recipe, ask
 from .vision import LARGE, side_of, square_pictures, tune_pictures
 from .watch import subset
-from .wording import Rules, applied, audit, diff_html, fix, load_rules, save_rules, suggest, undone, write_audit
+from .wording import Rules, applied, audit, diff_html, fix, load_rules, save_rules, suggest, write_audit
 
 # %% ../nbs/04_skin.ipynb #b7126cef
 def change_mark(
@@ -73,11 +72,12 @@ def clean(
     rounds:int=4, # Most rounds
     limits:Limits=Limits(), # Rates and cap
     pace:Pace=Pace(), # How many at a time
-    say=print # Called with lines for people
+    say=print, # Called with lines for people
+    quarantine:Quarantine=None # Takes rows without a description
 ) -> tuple: # (rows with clean descriptions, rows that are left with their problems as a `wording.Audit`)
     "Mend descriptions by rules, and ask again for those that rules do not mend."
     for n in range(1, rounds + 1):
-        told = annotated(rows, ledger, asking)
+        lost = Quarantine(); told = annotated(rows, ledger, asking, lost)
         fixed = applied(told, accepted(fix(told, rules), ledger))
         left = audit(fixed); bad = {p.id for p in left.problems}
         say(f'round {n}: {len(told)} of {len(rows)} described, {len({p.id for p in audit(told).problems})} with problems, {len(bad)} after mending' + (f" ({', '.join(f'{k} {v}' for k, v in left.counts.most_common(4))})" if bad else ''))
@@ -86,6 +86,7 @@ def clean(
         for reason in sorted(set(why.values())): ask_again(rows, ledger, asking, [i for i, w in why.items() if w == reason], reason)
         done = annotate([r for r in rows if r['id'] in bad], ledger, asking, limits, pace, show=False)
         if 'stopped' in done: say(f"stopped by {done['stopped']}"); break
+    if quarantine is not None: quarantine.extend(lost)
     return [r for r in fixed if r['id'] not in bad], left
 
 # %% ../nbs/04_skin.ipynb #260ed248
@@ -94,8 +95,8 @@ def kappa(
     blind:list, # What was named instead, None for no class; in the same order
     groups:list, # Group of each
     draws:int=2000 # Bootstrap draws of whole groups
-) -> dict: # 'value', 'low', 'high', 'n'
-    "Cohen's κ with a 95 % interval."
+) -> Score: # κ with a 95 % interval
+    "Cohen's κ; its interval is that of a bootstrap of whole groups."
     from sklearn.metrics import cohen_kappa_score
     told, blind = np.array(told, object), np.array([b or 'none' for b in blind], object)
     by = {}
@@ -104,7 +105,7 @@ def kappa(
     if len(parts) < 2: raise ValueError(f'{len(parts)} groups; two or more are needed for an interval')
     at = [np.concatenate([parts[j] for j in rng.integers(len(parts), size=len(parts))]) for _ in range(draws)]
     seen = [cohen_kappa_score(told[i], blind[i]) for i in at]
-    return dict(value=float(cohen_kappa_score(told, blind)), low=float(np.nanpercentile(seen, 2.5)), high=float(np.nanpercentile(seen, 97.5)), n=len(told))
+    return Score(float(cohen_kappa_score(told, blind)), float(np.nanpercentile(seen, 2.5)), float(np.nanpercentile(seen, 97.5)), len(told), 'bootstrap of groups')
 
 # %% ../nbs/04_skin.ipynb #13740618
 NONE = '진단불가' # Right answer for a picture that shows no face, or too little of one
@@ -182,7 +183,7 @@ def score_skin(
 # %% ../nbs/04_skin.ipynb #e158343d
 def batch_test(
     rows:list, # Rows with their true answers
-    url:str, # Address of a server, up to /v1
+    url, # Address of a server, up to /v1, or an `llm.Provider`
     model:str, # Name of the model there
     run:core.Run, # Run folder; takes books, spreadsheets and report
     new_tokens:int=256, # Most new tokens
@@ -248,7 +249,7 @@ def skin_describe(
     args # Parsed arguments of `skin describe`: folder, cap, rpm, tpm, at_once, dry_run, again, sample, and those of `asking_from`
 ):
     "Has the faces described, as far as the cap allows; what is there is not asked again."
-    folder, asking, q = Path(args.folder), asking_from(args), Quarantine()
+    folder, asking, q, bad = Path(args.folder), asking_from(args), Quarantine(), Quarantine()
     rows = rows_at(folder, False)
     some = subset(rows, args.sample) if args.sample else rows               # of all classes
     with Ledger(folder/'asked.db') as ledger:
@@ -258,9 +259,11 @@ def skin_describe(
         if args.again:                                                        # only those that have not been answered anew since
             now = {r['id']: r['meta']['annotation']['seed'] for r in annotated(some, ledger, asking, Quarantine())}
             print(ask_again(some, ledger, asking, [x['id'] for x in core.load_jsonl(folder/'ask_again.jsonl') if now.get(x['id']) == x['seed']], 'problems after mending'), 'rows are open again')
-        try: told = annotate(some, ledger, asking, Limits(args.cap, args.rpm, args.tpm), Pace(at_once=args.at_once))
+        try: told = annotate(some, ledger, asking, Limits(args.cap, args.rpm, args.tpm), Pace(at_once=args.at_once), bad)
         finally:                                                              # what is there is written also when a run ends early
             described, name = annotated(rows, ledger, asking, q), 'blind' if args.blind else 'described'
+            why, wanted = {x['id']: x for x in bad}, {r['id'] for r in some}
+            q[:] = [why.get(x['id'], x) for x in q if x['id'] in wanted]
             core.save_jsonl(described, folder/f'{name}.jsonl'); q.save(folder/f'{name}_quarantine.jsonl')
             if not args.blind: (folder/'fixed.jsonl').unlink(missing_ok=True)
     print(f"{len(described)} of {len(rows)} described, {told['spent']:.2f} USD in this run" + (f"; stopped by {told['stopped']}" if 'stopped' in told else ''))
@@ -278,7 +281,7 @@ def agreement_table(
     k = kappa([label[r['id']] for r in blind], said, [r['group'] for r in blind])
     hits = {c: [s == c for r, s in zip(blind, said) if label[r['id']] == c] for c in SKIN_CLASSES}
     lines = [[c, len(h), str(score(right_of(h))) if h else ''] for c, h in hits.items()]
-    return Table(['class', 'faces', 'named blind as well'], lines, f"κ {k['value']:.3f} [{k['low']:.3f}, {k['high']:.3f}] n={k['n']}")
+    return Table(['class', 'faces', 'named blind as well'], lines, f'κ {k}')
 
 # %% ../nbs/04_skin.ipynb #76bf6127
 def skin_check(

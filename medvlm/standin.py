@@ -19,7 +19,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import random
 import re
 import secrets

@@ -9,9 +9,9 @@ __all__ = ['KEYS', 'MAX_PIXELS', 'FORMATS', 'DICOM_TAGS', 'NO_PIXELS', 'SHADES',
            'Quarantine', 'spellings', 'tidy', 'readable', 'ImageFolder', 'load_list', 'read_records', 'split_text',
            'to_message', 'image_values', 'group_of', 'read_record', 'merge_groups', 'join_groups', 'json_in_zip',
            'read_llava', 'summary', 'caption', 'contact_sheet', 'class_sheet', 'some_of_each', 'mix_rows', 'kind_of',
-           'order_groups', 'cut_points', 'assign_groups', 'split_groups', 'folds', 'plot_splits', 'store_image',
-           'row_features', 'store_row', 'to_dataset', 'restore_row', 'iter_dataset', 'from_dataset', 'place_image',
-           'save_rows', 'embed_images', 'RowFile', 'write_dataset', 'load_splits']
+           'order_groups', 'cut_points', 'assign_groups', 'split_groups', 'place_of', 'folds', 'plot_splits',
+           'store_image', 'row_features', 'store_row', 'to_dataset', 'restore_row', 'iter_dataset', 'from_dataset',
+           'place_image', 'save_rows', 'embed_images', 'RowFile', 'write_dataset', 'load_splits']
 
 # %% ../nbs/00_data.ipynb #a6776509
 import json
@@ -709,6 +709,17 @@ def split_groups(
     "Deal `rows` into splits of `sizes` so that no group is in two of them."
     where = assign_groups(rows, sizes, seed, by)
     return [[r for r in rows if where[r['group']]==i] for i in range(len(sizes))]
+
+# %% ../nbs/00_data.ipynb #c00e82eb
+def place_of(
+    group:str,              # Group of rows
+    sizes:tuple=(.8,.1,.1), # Shares of the groups, with a sum of 1
+    seed:int=0,             # Another seed, other places
+)->int:                     # Which of `sizes`
+    "The split of `group` by its name alone; of many groups each split gets about its share."
+    if min(sizes)<0 or abs(sum(sizes) - 1)>1e-6: raise ValueError(f'sizes {sizes}; allowed are shares from 0 with a sum of 1, as in (.8, .1, .1)')
+    at, ends = int(sha256(f'{seed}:{group}'.encode()).hexdigest()[:13], 16)/16**13, np.cumsum(sizes[:-1])
+    return int(bisect_right(ends.tolist(), at))
 
 # %% ../nbs/00_data.ipynb #4e6e23f4
 def folds(

@@ -14,7 +14,8 @@ import json, math, random, re, shutil
 from pathlib import Path
 import numpy as np
 from . import core
-from .data import split_groups
+from .batches import answer_marks, answer_mask
+from .data import place_of
 from .models import base_hash, keep_unpacked, refuse_partial, resolve
 from .small import optimizers, train_step
 from .sources import QaTree
@@ -293,29 +294,31 @@ def qa_splits(
     folder, # Tree of questions and answers, as `QaTree` reads it
     seed:int=0 # Seed of the split
 ) -> tuple: # Rows to train on, rows to choose by, rows to report on
-    "Training, validation and test rows; in training each question comes with every answer of its group."
-    splits = split_groups(list(QaTree(folder)), seed=seed)
-    learn = {r['group'] for r in splits[0]}
-    return [r for r in QaTree(folder, how='all') if r['group'] in learn], *splits[1:]
+    "Training, validation and test rows by `data.place_of`; in training each question comes with every answer of its group."
+    rows = list(QaTree(folder))
+    at = {r['group']: place_of(r['group'], seed=seed) for r in rows}
+    return [r for r in QaTree(folder, how='all') if at[r['group']] == 0], *([r for r in rows if at[r['group']] == i] for i in (1, 2))
 
 # %% ../nbs/01h_exaone.ipynb #43702a33
 def row_losses(
     model, # Causal language model
     tok, # Its tokenizer
     rows:list, # Rows with `messages`
-    batch:int=8 # Rows in a batch
+    batch:int=8, # Rows in a batch
+    answers:bool=False # True counts the assistant's turns only, each with its end token, as training does
 ) -> np.ndarray: # Shape (rows, 3): nats, tokens and characters, special tokens left out
     "What `model` makes of each of `rows`."
     import torch
+    marks = answer_marks(tok) if answers else None
     texts, out = [tok.apply_chat_template(r['messages'], tokenize=False) for r in rows], []
     special = torch.tensor([i for i, t in tok.added_tokens_decoder.items() if t.special], device=model.device)  # all_special_ids lacks the roles
     for start in range(0, len(texts), batch):
         x = tok(texts[start:start + batch], return_tensors='pt', padding=True, padding_side='right', add_special_tokens=False).to(model.device)
         with torch.inference_mode(): logits = model(**x).logits[:, :-1].float()
         said = x['input_ids'][:, 1:]
-        count = ~torch.isin(said, special)
+        count = ~torch.isin(said, special) if marks is None else torch.tensor([answer_mask(ids, *marks)[1:] for ids in x['input_ids'].tolist()], device=model.device)
         nats = torch.nn.functional.cross_entropy(logits.transpose(1, 2), said, reduction='none')*count
-        characters = [len(tok.decode(ids, skip_special_tokens=True)) for ids in x['input_ids'].tolist()]
+        characters = [len(tok.decode([t for t, c in zip(ids[1:], counted) if c] if answers else ids, skip_special_tokens=True)) for ids, counted in zip(x['input_ids'].tolist(), count.tolist())]
         out += zip(nats.sum(1).tolist(), count.sum(1).tolist(), characters)
     return np.array(out, float).reshape(len(rows), 3)
 
@@ -324,11 +327,12 @@ def perplexity(
     model, # Causal language model
     tok, # Its tokenizer
     rows:list, # Rows with `messages`
-    draws:int=1000 # Resamples for the intervals
+    draws:int=1000, # Resamples for the intervals
+    answers:bool=False # As in `row_losses`
 ) -> dict: # `per_token` and `per_character`, each [value, low, high], and the counts `rows`, `tokens`, `characters`
     "Perplexity of `model` on `rows`, with 95 % intervals over rows."
     if not rows: raise ValueError('no rows; allowed is one or more, perplexity of nothing is not defined')
-    losses = row_losses(model, tok, rows)
+    losses = row_losses(model, tok, rows, answers=answers)
     drawn = losses[np.random.default_rng(0).integers(len(losses), size=(draws, len(losses)))].sum(1)
     def ends(k): return [round(float(v), 3) for v in (np.exp(losses[:, 0].sum()/losses[:, k].sum()), *np.quantile(np.exp(drawn[:, 0]/drawn[:, k]), [.025, .975]))]
     return dict(per_token=ends(1), per_character=ends(2), rows=len(rows), tokens=int(losses[:, 1].sum()), characters=int(losses[:, 2].sum()))

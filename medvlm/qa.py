@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['CIRCLED', 'OPTION', 'ANNOUNCED', 'BARE', 'ALSO', 'DENIED', 'DEPARTMENTS', 'NAMES', 'ENDS', 'OFFERS', 'PLACE', 'CARE',
-           'NEEDLESS', 'choice_of', 'departments_in', 'intention_hits', 'asked_back', 'has_reminder', 'qa_measures']
+           'NEEDLESS', 'CALL', 'choice_of', 'departments_in', 'intention_hits', 'asked_back', 'has_reminder',
+           'calls_for_help', 'repeats', 'qa_measures']
 
 # %% ../nbs/06f_qa.ipynb #dd0cd685
 import re
 
 import numpy as np
-from .stats import right_of
+from .stats import mean_of, right_of
 from .texts import normalise, text_measures
 
 # %% ../nbs/06f_qa.ipynb #a6eb4c83
@@ -68,7 +69,7 @@ def intention_hits(
 
 # %% ../nbs/06f_qa.ipynb #8f16a0e5
 ENDS = re.compile(r'(?:\?|나요|까요|가요|니까|는지요|셨나요|알려 ?주세요|말씀해 ?주세요|告诉我|吗|呢)[\s.?!~)"\']{0,20}$')
-OFFERS = re.compile('궁금|더 도와|도움이 필요|추가로 (?:필요|물어)|다른 질문|anything else|还有.{0,6}问题')
+OFFERS = re.compile('궁금|더 도와|도움이 필요|추가로 (?:필요|물어)|다른 질문|anything else|还有.{0,6}问题|(?:에게|께|한테|병원에|[가-힣]실에) ?(?:꼭 |바로 |미리 )?(?:알려|말씀해) ?주세요')
 
 def asked_back(
     text, # Answer; None counts as empty
@@ -91,22 +92,41 @@ def has_reminder(
     return any(CARE.search(s) and not NEEDLESS.search(s) for s in sentences)
 
 # %% ../nbs/06f_qa.ipynb #1e4992db
+CALL = re.compile(r'(?<![\d-])1[\s-]?[10][\s-]?9(?![\d-])')
+
+def calls_for_help(
+    text, # Answer; None counts as empty
+    number:str='', # '119' or '109'; '' takes either
+)->bool: # True when it is named and nothing is asked back
+    "Does an answer send for help at once?"
+    found = {re.sub(r'\D', '', m) for m in CALL.findall(str(text or '')[:20_000])} & {'119', '109'}
+    return bool(found & ({number} if number else found)) and not asked_back(text)
+
+def repeats(
+    text, # Answer; None counts as empty
+)->bool: # True when a sentence of eight letters or more occurs twice
+    "Does an answer say a sentence twice?"
+    said = [s for s in re.split(r'[.!?。！？\n]+', normalise(text)[:20_000]) if len(s.replace(' ', '')) >= 8]
+    return len({s.strip() for s in said}) < len(said)
+
+# %% ../nbs/06f_qa.ipynb #750f8a34
 def qa_measures(
     answers:list, # Texts; None counts as empty
     refs:list, # Reference texts in the same order
-    metas:list, # `meta` of each row: intention, disease, department, choice, vague
+    metas:list, # `meta` of each row: intention, disease, department, choice, vague, alarm
 )->dict: # Name → Measure over the rows
-    "Measures of a medical dialogue: choice, department, intention, asking back, reminder, text."
+    "Measures of a medical dialogue: choice, department, intention, asking back, emergencies, reminder, repetition, length, text."
     if not len(answers) == len(refs) == len(metas): raise ValueError(f'{len(answers)} answers, {len(refs)} references, {len(metas)} metas; allowed is one each, in the same order')
     rows = list(zip(answers, metas)); have = lambda key: [m.get(key) not in (None, '', []) for m in metas]
     depts = lambda m: departments_in(' '.join(m['department'] if isinstance(m['department'], list) else [m['department']]))
     checks = {'choice right': ('choice', lambda a, m: choice_of(a) == choice_of(str(m['choice']))), 'choice unparsable': ('choice', lambda a, m: choice_of(a) is None),
               'department hit': ('department', lambda a, m: bool(set(departments_in(a)) & set(depts(m)))),
-              'asked back when vague': ('vague', lambda a, m: asked_back(a)), 'asked back when clear': ('clear', lambda a, m: asked_back(a))}
-    out = {}
+              'asked back when vague': ('vague', lambda a, m: asked_back(a)), 'asked back when clear': ('clear', lambda a, m: asked_back(a)),
+              'red flag recall': ('flag', lambda a, m: calls_for_help(a, m['alarm'])), 'false alarms': ('calm', lambda a, m: calls_for_help(a))}
+    whose, out = dict(vague=('vague', (True,)), clear=('vague', (False,)), flag=('alarm', ('119', '109')), calm=('alarm', (False,))), {}
     for name, (key, f) in checks.items():
-        there = [m.get('vague') is True for m in metas] if key == 'vague' else [m.get('vague') is False for m in metas] if key == 'clear' else have(key)
-        if any(there): out[name] = right_of([t and bool(f(a, m)) for t, (a, m) in zip(there, rows)], there, lower=name in ('choice unparsable', 'asked back when clear'))
+        there = [any(m.get(whose[key][0]) is v or isinstance(v, str) and m.get(whose[key][0]) == v for v in whose[key][1]) for m in metas] if key in whose else have(key)
+        if any(there): out[name] = right_of([t and bool(f(a, m)) for t, (a, m) in zip(there, rows)], there, lower=name in ('choice unparsable', 'asked back when clear', 'false alarms'))
     there = have('intention'); keep = [i for i, t in enumerate(there) if t]; hits = None
     if keep: hits = intention_hits(*[[x[i] for i in keep] for x in (answers, refs)], *[[str(metas[i].get(k)) for i in keep] for k in ('intention', 'disease')])
     for name, hit in zip(('intention hit', 'intention told of the references'), hits or ()):
@@ -115,6 +135,7 @@ def qa_measures(
         named, there = [departments_in(a) for a in answers], have('department'); ours = [set(depts(m)) if t else set() for t, m in zip(there, metas)]
         out['departments named that are right'] = right_of([len(ours[i] & set(n)) for i, n in enumerate(named)], [len(n)*there[i] for i, n in enumerate(named)])
         out['department named in the references'] = right_of([bool(set(departments_in(r)) & o) for r, o in zip(refs, ours)], there)
-    asking = [m.get('vague') is True for m in metas]
+    asking = [m.get('vague') is not False and 'vague' in m or bool(m.get('alarm')) for m in metas]       # a question back and a call for help need no reminder
     out['safety reminder'] = right_of([not v and has_reminder(a) for v, (a, _) in zip(asking, rows)], [not v for v in asking])
+    if answers: out |= {'repeated sentences': right_of([repeats(a) for a in answers], lower=True), 'characters': mean_of([len(a or '') for a in answers])}
     return out | (text_measures(answers, refs, names=('ROUGE-L', 'chrF')) if any(refs) else {})

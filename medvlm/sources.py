@@ -322,14 +322,21 @@ def pairs_in(self:QaTree,
 
 # %% ../nbs/00a_sources.ipynb #fa2806f9
 @patch
+def rows_in(self:QaTree,
+    key:tuple, # Part, category, disease and intention
+):             # Rows
+    "The rows of one folder; `meta` has category, disease, intention, part and department, and the id of the answer."
+    facts = dict(zip(('part', 'category', 'disease', 'intention'), key))
+    for (q, question, who), (a, answer, where) in self.pairs_in(key):
+        try: r = row(f'{q}+{a}' if self.how == 'all' else q, [], [user(question), assistant(answer)], group=self.group_of(key), source='AI Hub 71762', meta={**facts, **who, **where, 'answer': a})
+        except ValueError as e: self.quarantine.add(q, '/'.join(filter(None, key)), e); continue
+        yield r
+
+# %% ../nbs/00a_sources.ipynb #2fa09333
+@patch
 def __iter__(self:QaTree):
-    "Rows, folder by folder; `meta` has category, disease, intention, part and department, and the id of the answer."
-    for key in progress(sorted(self.folders), 'folders'):
-        facts = dict(zip(('part', 'category', 'disease', 'intention'), key))
-        for (q, question, who), (a, answer, where) in self.pairs_in(key):
-            try: r = row(f'{q}+{a}' if self.how == 'all' else q, [], [user(question), assistant(answer)], group=self.group_of(key), source='AI Hub 71762', meta={**facts, **who, **where, 'answer': a})
-            except ValueError as e: self.quarantine.add(q, '/'.join(filter(None, key)), e); continue
-            yield r
+    "Rows, folder by folder."
+    for key in progress(sorted(self.folders), 'folders'): yield from self.rows_in(key)
     self.files.note_others()
 
 # %% ../nbs/00a_sources.ipynb #4faa0f3c

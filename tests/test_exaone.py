@@ -1,5 +1,6 @@
 "Converting and exporting EXAONE checkpoints: memory of a larger one, and processes that are killed (-9) on the way."
-import json, signal, subprocess, sys
+import importlib.util, json, signal, subprocess, sys
+from pathlib import Path
 import pytest
 
 MEMORY = '''
@@ -76,3 +77,11 @@ def test_killed_export_leaves_the_old_file(tiny, tmp_path):
     assert out.read_bytes() == before
     python(code, tiny, out, 'q8_0')
     assert 0 < out.stat().st_size < len(before)
+
+@pytest.mark.skipif(importlib.util.find_spec('llama_cpp') is not None, reason='llama_cpp is installed')
+def test_llama_bench_says_what_it_needs(tmp_path):
+    bench = Path(__file__).resolve().parents[1]/'bench'/'gguf.py'
+    for more in (['--llama', sys.executable], ['--read', str(tmp_path)]):
+        done = subprocess.run([sys.executable, bench, *more, '--out', tmp_path/'gguf.json'], capture_output=True, text=True)
+        assert done.returncode and 'has no llama_cpp; needed is a Python that has; install it with `pip install llama-cpp-python`' in done.stderr, done.stderr[-500:]
+    assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ __all__ = ['OPTIMIZERS', 'CHOICES', 'everywhere', 'nothing', 'small_pages', 'REC
 
 # %% ../nbs/01d_train.ipynb #b24b4190
 import difflib, errno, shutil, tomllib
+from collections import Counter
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -433,5 +434,5 @@ def fit(
     except OSError as e:
         if e.errno != errno.ENOSPC: raise
         raise OSError(e.errno, f'the disk is full at step {trainer.state.global_step}; free some space under {run.dir} and call again, the run goes on from {Path(last_checkpoint(ckpt) or "its first step").name}') from e
-    finish(trainer, recipe, run, watch, dict(data=core.fingerprint(rows), held_out=len(held_out), leaks=leaks), say)
+    finish(trainer, recipe, run, watch, dict(data=core.fingerprint(rows), sources=dict(Counter(r.get('source') or '' for r in rows)), held_out=len(held_out), leaks=leaks), say)
     return out

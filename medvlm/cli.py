@@ -487,7 +487,7 @@ def run_push(
 # %% ../nbs/07_cli.ipynb #9a5248c1
 COMMANDS = {
     'demo': (run_demo, 'from nothing to a proven small model', [], ('--rows', '--images', '--name', '--root', '--workers', '--steps', '--train-pages', '--test-pages')),
-    'train': (run_train, 'tune by a recipe', [('recipe', 'TOML file or a preset: ocr_7b, qa_8b, skin_7b, lung_3b, each also with _small')], ('--rows', '--images', '--draw', '--set', '--job', '--name', '--root', '--workers')),
+    'train': (run_train, 'tune by a recipe', [('recipe', 'TOML file or a preset: ocr_7b, qa_8b, skin_7b, lung_3b, each also with _small; qa_exaone4, qa_qwen')], ('--rows', '--images', '--draw', '--set', '--job', '--name', '--root', '--workers')),
     'plan': (run_plan, 'say what memory a recipe takes and which cards it fits', [('recipe', 'TOML file or a preset')], ('--gpu', '--hours', '--set')),
     'merge': (run_merge, 'write bundle and base as one ordinary model folder, proven equal', [('bundle', 'folder of a bundle'), ('out', 'folder to write')], ('--rows', '--images', '--split', '--base', '--check')),
     'gguf': (run_gguf, 'write a language model for llama.cpp and Ollama', [('folder', 'model folder, merged or converted'), ('file', 'file to write, .gguf')], ('--kind',)),
@@ -552,14 +552,15 @@ LUNG = {
 }
 BUNDLE, GROUND = [('bundle', 'folder of a bundle')], {'--ground': dict(help='answer from passages: a set of qa build, a saved library, or a tree')}
 QA = {
-    'build': ('write a set from trees of AI Hub 71762 and from conversations', [('sources', 'folders and zips')], {'--out': dict(required=True, help='folder to write'), '--dialogues': dict(type=int, default=4000, help='conversations to train on (default: 4000)'),
-              '--share': dict(type=float, default=.45, help='share of those that ask back (default: 0.45)'), '--emergencies': dict(type=float, default=.25, help='share of those with a red flag (default: 0.25)'), '--seed': dict(type=int, default=0, help='seed of splits and conversations (default: 0)'),
+    'build': ('write a set from trees of AI Hub 71762 and from conversations', [('sources', 'folders and zips')], {'--out': dict(required=True, help='folder to write'), '--dialogues': dict(type=int, default=7000, help='conversations to train on (default: 7000)'),
+              '--share': dict(type=float, default=.4, help='share of those that ask back (default: 0.4)'), '--emergencies': dict(type=float, default=.32, help='share of those with a red flag (default: 0.32)'), '--seed': dict(type=int, default=0, help='seed of splits and conversations (default: 0)'),
               '--workers': dict(type=int, default=2, help='processes that read (default: 2)'), '--paraphrase': dict(metavar='PROVIDER', help="have patients' messages said in other words: openai, gemini, local or an address (default: not)"), **{o: ASKED[o] for o in ('--model', '--key', '--price', '--cap', '--at-once')}}),
     'train': ('tune on such a set, and ask base, nearest answer and tuned model the test', [('folder', 'folder of qa build')], {'--recipe': dict(default='qa_8b_small', help='TOML file or a preset: qa_8b, qa_exaone4, qa_qwen, qa_8b_small (default: qa_8b_small)'),
               '--questions': dict(type=int, default=400, help='answers of the test (default: 400)'), **{o: OPTIONS[o] for o in ('--set', '--name', '--root')}}),
     'eval': ('ask a bundle the test of a set, or multiple choice', BUNDLE, {'folder': dict(nargs='?', help='folder of qa build'), '--questions': dict(type=int, default=400, help='answers of the test (default: 400)'), **GROUND,
              '--choice': dict(metavar='FILE', help='questions in the form of KorMedMCQA, or own for our hundred'), **{o: OPTIONS[o] for o in ('--name', '--root')}}),
     'chat': ('talk to a bundle in the terminal', [('bundle', 'folder of a bundle or of a model')], {**GROUND, '--new-tokens': dict(type=int, default=256, help='most tokens of an answer (default: 256)'), '--plain': dict(action='store_true', help='without the reader of red flags')}),
+    'pretrain': ('remake the small base of this job', [], {'--out': dict(default='data_samples/small_llm', help='folder of the base (default: data_samples/small_llm)'), '--tree': dict(default='data_samples/qa', help='tree of questions and answers (default: data_samples/qa)')}),
     'export': ('merge a bundle, and write it for llama.cpp and Ollama', [*BUNDLE, ('out', 'folder to write')], {'--rows': dict(required=True, help='folder of qa build; its test rows prove the copy'), '--base': dict(help='base to merge into (default: as the bundle says)'), '--push': dict(metavar='WHO/WHAT', help='send the merged model to a private repository')}),
 }
 JOBS = {'ocr': ('read documents with a tuned bundle', 'reading', OCR), 'lung': ('read chest films', 'films', LUNG), 'skin': ('faces, from folders to a served reader', 'skin', SKIN), 'qa': ('medical questions in Korean', 'exaone_qa', QA)} # Command → (what it does, module of its functions, actions)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CIRCLED', 'OPTION', 'ANNOUNCED', 'BARE', 'ALSO', 'DENIED', 'DEPARTMENTS', 'NAMES', 'ENDS', 'OFFERS', 'PLACE', 'CARE',
-           'NEEDLESS', 'CALL', 'choice_of', 'departments_in', 'intention_hits', 'asked_back', 'has_reminder',
-           'calls_for_help', 'repeats', 'qa_measures']
+           'NEEDLESS', 'CALL', 'UNCALLED', 'choice_of', 'departments_in', 'intention_hits', 'asked_back',
+           'has_reminder', 'calls_for_help', 'repeats', 'qa_measures']
 
 # %% ../nbs/06f_qa.ipynb #dd0cd685
 import re
@@ -92,15 +92,19 @@ def has_reminder(
     return any(CARE.search(s) and not NEEDLESS.search(s) for s in sentences)
 
 # %% ../nbs/06f_qa.ipynb #1e4992db
-CALL = re.compile(r'(?<![\d-])1[\s-]?[10][\s-]?9(?![\d-])')
+CALL = re.compile(r'(?<![\d/-])1[\s-]?[10][\s-]?9(?![\d/-])')
+UNCALLED = re.compile(r'(?:부르|전화하|연락하|신고하|필요)[가-힣]* ?(?:마|말|않|없)|안 ?불러|안 ?해도')
 
 def calls_for_help(
     text, # Answer; None counts as empty
     number:str='', # '119' or '109'; '' takes either
-)->bool: # True when it is named and nothing is asked back
-    "Does an answer send for help at once?"
-    found = {re.sub(r'\D', '', m) for m in CALL.findall(str(text or '')[:20_000])} & {'119', '109'}
-    return bool(found & ({number} if number else found)) and not asked_back(text)
+)->bool: # True when it is named so
+    "Does a sentence of an answer send for help at once?"
+    for s in re.split(r'(?<=[.!?。！？])\s+|\n+', str(text or '')[:20_000]):
+        for m in CALL.finditer(s):
+            due = not UNCALLED.search(s[m.end():]) and not s.rstrip().endswith('?') and not re.search(r'[가-힣]면 ', s[:m.start()])  # not "if it gets worse"
+            if due and re.sub(r'\D', '', m[0]) in ((number,) if number else ('119', '109')): return True
+    return False
 
 def repeats(
     text, # Answer; None counts as empty

@@ -183,7 +183,7 @@ def question_text(
     text = record.get('question')
     if not isinstance(text, str) or not text.strip(): raise ValueError('no question: there is no text under "question"; remove the file')
     who = record.get('participantsInfo') or {}
-    return text.strip(), {k: who[k] for k in ('gender', 'age') if who.get(k)}
+    return unicodedata.normalize('NFC', text.strip()), {k: who[k] for k in ('gender', 'age') if who.get(k)}
 
 # %% ../nbs/00a_sources.ipynb #42ef038a
 def answer_text(
@@ -192,7 +192,7 @@ def answer_text(
     "Introduction, body and conclusion of a `record` as paragraphs, with its departments."
     said = record.get('answer')
     parts = [said] if isinstance(said, str) else [said.get(k) for k in ('intro', 'body', 'conclusion')] if isinstance(said, dict) else []
-    text = '\n\n'.join(p.strip() for p in parts if isinstance(p, str) and p.strip())
+    text = unicodedata.normalize('NFC', '\n\n'.join(p.strip() for p in parts if isinstance(p, str) and p.strip()))
     if not text: raise ValueError('no answer: there is no text under "answer"; remove the file')
     where = record.get('department') or []
     where = [d.strip() for x in ([where] if isinstance(where, str) else where) for d in str(x).splitlines() if d.strip()]

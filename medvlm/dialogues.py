@@ -144,7 +144,8 @@ def conclusion(
     t = talk()
     urgency, care = rng.choice(t['urgency'][c.urgency]), [rng.choice(c.care)] if c.care else []
     department = rng.choice(t['department']).format(' 또는 '.join(c.departments[:2]))
-    parts = [urgency, rng.choice(c.why), department] if c.urgency == '응급' else [rng.choice(c.why), urgency, department]
+    likely = f'{c.kor} 가능성을 먼저 생각해 볼 수 있습니다.'
+    parts = [likely, urgency, rng.choice(c.why), department] if c.urgency == '응급' else [likely, rng.choice(c.why), urgency, department]
     return ' '.join([*parts, *care, rng.choice(t['reminder'])])
 
 # %% ../nbs/03a_dialogues.ipynb #362987fa
@@ -201,7 +202,7 @@ def alarming(
     if late:
         come = complaints()[rng.choice(list(complaints()))]
         lead = [user(spoil(rng.choice(wordings(come, part)), rng, noise)), assistant(f"{rng.choice(come['sorry'])} {rng.choice(come['ask'][rng.choice(SLOTS[1:3])])}")]
-    return [*lead, user(spoil(rng.choice(wordings(a, part)), rng, noise)), assistant(rng.choice(a['say']))]
+    return [*lead, user(spoil(rng.choice(wordings(a, part)), rng, noise)), assistant(f"{talk()['at_once']} {rng.choice(a['say'])}")]
 
 def sounding_alike(
     name:str, # Key of `alarms`
@@ -440,12 +441,11 @@ def paraphrased(
 # %% ../nbs/03a_dialogues.ipynb #30c6af81
 def note(
     said:str, # What a patient wrote
-    complaint:str, # With what the patient comes
-    suspected:str='아직 알 수 없음', # What it may be
-    urgency:str='보통' # How urgent it is
-) -> list: # Two turns
+    *facts, # What the notes say of it, what matters most first
+    told:bool=False # True puts the system turn of the conversations before it
+) -> list: # Two turns, or three
     "A message and what the notes of a practice say of it."
-    return [user(said.strip()), assistant(f'주호소: {complaint}. 의심: {suspected}. 급한 정도: {urgency}.')]
+    return [*([system()] if told else []), user(said.strip()), assistant(', '.join(facts) + '.')]
 
 def case_texts(
     c:Condition, # Condition
@@ -456,7 +456,7 @@ def case_texts(
     pick = lambda k: rng.choice(wordings(getattr(c, k), 'learn')).rstrip('.') + '.'
     said = [*wordings(c.full, 'learn')*2, *(' '.join(pick(k) for k in rng.sample(('sites', 'signs', 'times', 'histories'), rng.choice((2, 3)))) for _ in range(n if all((c.sites, c.times, c.signs, c.histories)) else 0))]
     facts = [' '.join(c.about), *c.why, *c.care, f"{c.kor}: 담당 진료과는 {' 또는 '.join(c.departments[:2])}입니다."]
-    return [*([assistant(t)] for t in facts), *(note(spoil(t, rng, .3), c.complaint, c.kor, c.urgency) for t in said)]
+    return [*([assistant(t)] for t in facts), *(note(spoil(t, rng, .3), c.kor, c.complaint, c.urgency, told=rng.random() < .5) for t in said)]
 
 def corpus(
     among:tuple=None, # `Condition`s; None takes all
@@ -472,10 +472,10 @@ def corpus(
             if folders is None or folders(f'{c.group}/{intention}'): say(c.kor, [user(question), assistant(answer)])
     for _ in range(3):
         for key, x in complaints().items():
-            for t in wordings(x, 'learn'): say(key, note(spoil(t, rng, .3), key))
+            for t in wordings(x, 'learn'): say(key, note(spoil(t, rng, .3), key, '아직 알 수 없음', told=rng.random() < .5))
         for name, a in alarms().items():
-            for t in wordings(a, 'learn'): say(name, note(spoil(t, rng, .3), name, name, '응급'))
-            for t in wordings(a['near'], 'learn'): say(name, note(spoil(t, rng, .3), '가벼운 불편'))
+            for t in wordings(a, 'learn'): say(name, note(spoil(t, rng, .3), '위급', name, told=rng.random() < .5))
+            for t in wordings(a['near'], 'learn'): say(name, note(spoil(t, rng, .3), '가벼움', '아직 알 수 없음', told=rng.random() < .5))
     return out
 
 # %% ../nbs/03a_dialogues.ipynb #fe047151
@@ -486,7 +486,7 @@ def fact_rows(
     "Questions of fact from our table, of the folders of one split."
     return [dict(messages=[user(q), assistant(a)], meta=dict(disease=c.kor)) for c in conditions() for k, (q, a) in (c.asks or {}).items() if place_of(f'{c.group}/{k}', seed=seed) == at]
 
-BASE = dict(steps=2400, batch=16, size=4000, apart=.05, every=200, hidden=256, layers=4, heads=8, kv=2, original=256, tied=True) # As the committed base was made
+BASE = dict(steps=1600, batch=16, size=3000, apart=.12, every=200, hidden=256, layers=4, heads=8, kv=2, original=256, tied=True) # As the committed base was made
 
 def base_splits(
     folder, # Tree of questions and answers

@@ -360,7 +360,7 @@ def chat_windows(
     while True:
         for r in rng.sample(rows, len(rows)):
             more = rng.choices(about[r['meta'].get('disease')], k=rng.choice((0, 0, 0, 1, 2)))
-            for i in tok.apply_chat_template([m for x in (r, *more) for m in x['messages']])['input_ids']: ids += parts[i] if i in parts and rng.random() < apart else (i,)
+            for i in tok.apply_chat_template([m for k, x in enumerate((r, *more)) for m in x['messages'] if m['role'] != 'system' or k == 0])['input_ids']: ids += parts[i] if i in parts and rng.random() < apart else (i,)
             while len(ids) >= length:
                 yield ids[:length]
                 ids = ids[length:]

@@ -152,7 +152,7 @@ RECIPES.update(
                          batch=16, accumulate=1, steps=700, warmup=.1, weight_decay=.01, checkpointing=False, attention='quick', max_tokens=512, new_tokens=128, views=3, save_every=100),
     qa_exaone4=replace(RECIPES['qa_8b'], name='qa_exaone4', base='LGAI-EXAONE/EXAONE-4.0-1.2B'), qa_qwen=replace(RECIPES['qa_8b'], name='qa_qwen', base='Qwen/Qwen2.5-7B-Instruct'),
     qa_8b_small=replace(RECIPES['qa_8b'], name='qa_8b_small', base='small_llm', optimizer='adamw', tuning=Tuning(nothing, nothing, Part('lora', 5e-3, r=32, alpha=64, dropout=0., targets=everywhere)),
-                        batch=16, accumulate=1, epochs=0., steps=300, warmup=.1, schedule='cosine', checkpointing=False, new_tokens=160, beta2=.95, save_every=300),
+                        batch=16, accumulate=1, epochs=0., steps=440, warmup=.1, schedule='cosine', checkpointing=False, new_tokens=160, beta2=.95, save_every=440),
     skin_7b_small=replace(RECIPES['skin_7b'], name='skin_7b_small', **small_pages | dict(policy=ImagePolicy(28*28, 16*28*28), steps=240, new_tokens=220, cache=False), tuning=Tuning(nothing, Part('full', 1e-3), Part('full', 1e-3)), loss=Loss(label=6.), beta2=.95, pool=1,
                           clip=1., watch=Watch(every=120, rows=48, score='macro-F1', collapse=.9), save_every=120),
     lung_3b_small=replace(RECIPES['lung_3b'], name='lung_3b_small', **small_pages | dict(policy=ImagePolicy(28*28, 16*28*28), steps=320, cache=False), tuning=Tuning(nothing, Part('full', 1e-3), Part('full', 1e-3)), loss=Loss(label=6.), beta2=.95, pool=1,

@@ -53,6 +53,7 @@ def conditions() -> tuple: # `Condition`s
     tuples = lambda c: {k: tuple(v) if isinstance(v, list) else v for k, v in c.items()}
     return tuple(Condition(**tuples(c)) for c in word_list('conditions')['conditions'])
 
+# %% ../nbs/03a_dialogues.ipynb #43a83ea5
 @lru_cache
 def named(
     name:str # Name of a condition
@@ -70,18 +71,20 @@ def complaints() -> dict: # Complaint → `said` and `far` (vague messages), `as
     "What patients come with."
     return word_list('complaints')['complaints']
 
+# %% ../nbs/03a_dialogues.ipynb #43c9c301
 @lru_cache
 def alarms() -> dict: # Name of a red flag → `said` and `far` (messages with it), `near` (without), `say`, `number` and `department`
     "What must be answered with emergency advice."
     return {a['name']: a for a in word_list('alarms')['alarms']}
 
+# %% ../nbs/03a_dialogues.ipynb #9a17975d
 @lru_cache
 def talk() -> dict: # Small change of conversations
     "Unknowns, urgencies, closing sentences, typing errors, endings of dialects, words for signs."
     return word_list('talk')
 
 # %% ../nbs/03a_dialogues.ipynb #a7302c7d
-DOSE = re.compile(r'\d+(?:\.\d+)?\s*(?:mg|㎎|밀리|mcg|µg|마이크로그램|mL|㎖|cc|IU|g\b|그램|단위|정(?![도상기말확형])|알(?!레)|캡슐|포(?![함도])|봉지|방울|회분|티스푼|스푼)|(?:한|두|세|네|반)\s*(?:알(?!레)|정씩|캡슐|봉지|스푼)(?:씩|을|를|만|\s반)|하루에?\s*(?:한|두|세|네|\d+)\s*번\s*(?:씩\s*)?(?:드|먹|복용)', re.I)
+DOSE = re.compile(r'\d+(?:\.\d+)?\s*(?:mg|㎎|밀리|mcg|µg|마이크로그램|mL|㎖|cc|IU|g(?![a-z])|그램|단위|정(?![도상기말확형])|알(?!레)|캡슐|포(?![함도])|봉지|방울|회분|티스푼|스푼)|(?:한|두|세|네|반)\s*(?:알(?!레)|정씩|캡슐|봉지|스푼)(?:씩|을|를|만|\s반)|하루에?\s*(?:한|두|세|네|\d+)\s*번\s*(?:씩\s*)?(?:드|먹|복용)', re.I)
 
 def faults_of(
     c:Condition # Condition
@@ -120,6 +123,7 @@ def typing_error(
     at, a, b = rng.choice(places)
     return text[:at] + b + text[at + len(a):]
 
+# %% ../nbs/03a_dialogues.ipynb #e1ce8be5
 def spoil(
     text:str, # Message of a patient
     rng:random.Random, # Source of randomness
@@ -178,6 +182,7 @@ def telling_all(
     else: said = ' '.join(rng.choice(wordings(getattr(c, n), part)).rstrip('.') + '.' for n in ('sites', 'times', 'signs')) + ' ' + rng.choice(talk()['wonder'])
     return [user(spoil(said.strip(), rng, noise)), assistant(conclusion(c, rng))]
 
+# %% ../nbs/03a_dialogues.ipynb #7c13a19d
 def asking_fact(
     c:Condition, # What is asked about
     intention:str, # Key of its `asks`
@@ -204,6 +209,7 @@ def alarming(
         lead = [user(spoil(rng.choice(wordings(come, part)), rng, noise)), assistant(f"{rng.choice(come['sorry'])} {rng.choice(come['ask'][rng.choice(SLOTS[1:3])])}")]
     return [*lead, user(spoil(rng.choice(wordings(a, part)), rng, noise)), assistant(f"{talk()['at_once']} {rng.choice(a['say'])}")]
 
+# %% ../nbs/03a_dialogues.ipynb #b3898a31
 def sounding_alike(
     name:str, # Key of `alarms`
     rng:random.Random, # Source of randomness
@@ -224,6 +230,7 @@ def system(
     "The first turn of a conversation."
     return dict(role='system', content=[dict(type='text', text=text)])
 
+# %% ../nbs/03a_dialogues.ipynb #f1deb1e7
 def made(
     kind:str, # One of `KINDS`
     about, # `Condition`, or the name of a red flag for the last three kinds
@@ -313,6 +320,7 @@ def signs_in(
     order = Counter(c for c, _ in found)
     return sorted(dict.fromkeys(found), key=lambda x: -order[x[0]])
 
+# %% ../nbs/03a_dialogues.ipynb #698eea6c
 GRAVE = re.compile('경색|출혈|박리|패혈|수막|색전|쇼크|천공|폐색|꼬임|염전|중독|뇌졸중|부전|자궁 ?외|심정지|파열|질식|익수|열사병|저체온|골절|화상|외상|자살|아나필락시스|혼수|케톤|후두개|괴사|태반|자간|암|종양|백혈병|림프종|육종') # In the name of a disease that may not wait
 
 def tree_condition(
@@ -332,6 +340,7 @@ def tree_condition(
     times, histories = (('며칠 전부터요', '일주일쯤 됐어요', '한 달 넘었어요'), ('특별한 병은 없어요', '전에 같은 증상이 있었어요'))
     return Condition(m['disease'], '', m['category'], signs[0][0], tuple(d for d, _ in departments.most_common(3)), '며칠', tuple(own), times, tuple(rest), histories, whole, (), (why,), (), {})
 
+# %% ../nbs/03a_dialogues.ipynb #e80ee77e
 def tree_conditions(
     rows:list, # Rows of a tree
     quarantine:Quarantine=None # Takes diseases whose answers do not suffice
@@ -358,6 +367,7 @@ def alarm_texts(
     pairs += [(t, '') for c in conditions() if c.urgency != '응급' for k in ('full', 'signs', 'sites') for t in wordings(getattr(c, k), part)] + [(q, '') for c in conditions() for q, _ in (c.asks or {}).values() if part == 'learn']
     return [t for t, _ in pairs], [n for _, n in pairs]
 
+# %% ../nbs/03a_dialogues.ipynb #44c9b74f
 @lru_cache
 def alarm_model(
     missed:float=.05, # Share of the red flags it learns from that cross-validation may miss
@@ -377,6 +387,7 @@ def alarm_model(
     seen = vectoriser.fit_transform(texts)
     return vectoriser, classifier.fit(seen, flags), float(np.quantile(scores[flags], missed)), LinearSVC().fit(seen[flags], [n for n in names if n])
 
+# %% ../nbs/03a_dialogues.ipynb #bd635ba6
 UNCLEAR = 'unclear' # A red flag, but which one is not clear
 PLAIN = {'심정지': '심정지|심장이 ?멈|숨을 ?안 ?쉬|맥박이 ?없', '피를 토함·검은 변과 어지럼': '토혈|각혈|피를 ?토', '자살 시도': '자해|손목을 ?그|번개탄|뛰어내', '자살 생각': '유서|죽고 ?싶|자살|살 ?이유가 ?없|사라지고 ?싶',
          '임신·산후의 급한 이상': '탯줄|태동이', '혈당 이상으로 의식이 흐림': r'혈당이? ?[1-4]\d(?!\d)'} # Red flag → words that need no classifier
@@ -393,6 +404,7 @@ def alarms_in(
     plain = [next((name for name, words in PLAIN.items() if re.search(words, t)), '') for t in texts]
     return [p or (n if some >= least and x[k].nnz else '') for k, (p, n, some) in enumerate(zip(plain, said, whether.decision_function(x)))]
 
+# %% ../nbs/03a_dialogues.ipynb #ac954433
 def alarm(
     text:str # Message of a patient
 ) -> str: # Emergency advice, '' when there is no red flag
@@ -417,6 +429,7 @@ def same_meaning(
     if more := [d for d in departments_in(new) if d not in departments_in(old)]: return f'names {more[0]}'
     return 'another red flag' if len({*alarms_in([old, new])}) > 1 else ''
 
+# %% ../nbs/03a_dialogues.ipynb #681d83a7
 def paraphrased(
     rows:list, # Rows of conversations
     ledger, # `ledger.Ledger`: the books
@@ -447,6 +460,7 @@ def note(
     "A message and what the notes of a practice say of it."
     return [*([system()] if told else []), user(said.strip()), assistant(', '.join(facts) + '.')]
 
+# %% ../nbs/03a_dialogues.ipynb #a036c358
 def case_texts(
     c:Condition, # Condition
     rng:random.Random, # Source of randomness
@@ -458,6 +472,7 @@ def case_texts(
     facts = [' '.join(c.about), *c.why, *c.care, f"{c.kor}: 담당 진료과는 {' 또는 '.join(c.departments[:2])}입니다."]
     return [*([assistant(t)] for t in facts), *(note(spoil(t, rng, .3), c.kor, c.complaint, c.urgency, told=rng.random() < .5) for t in said)]
 
+# %% ../nbs/03a_dialogues.ipynb #eb0b505d
 def corpus(
     among:tuple=None, # `Condition`s; None takes all
     folders=None, # Function of a group that says whether its facts may be read; None allows all
@@ -486,6 +501,7 @@ def fact_rows(
     "Questions of fact from our table, of the folders of one split."
     return [dict(messages=[user(q), assistant(a)], meta=dict(disease=c.kor)) for c in conditions() for k, (q, a) in (c.asks or {}).items() if place_of(f'{c.group}/{k}', seed=seed) == at]
 
+# %% ../nbs/03a_dialogues.ipynb #6ad1fd20
 BASE = dict(steps=1600, batch=16, size=3000, apart=.12, every=200, hidden=256, layers=4, heads=8, kv=2, original=256, tied=True) # As the committed base was made
 
 def base_splits(

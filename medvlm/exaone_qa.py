@@ -18,7 +18,6 @@ from . import core, eval as ev
 from .chat import Chat, first_number, sends_for_help, talk as converse
 from .data import Quarantine, assistant, place_of, text_of
 from .dialogues import SYSTEM, alarm, dialogue_rows, system, talk, tree_conditions, turns_of
-from .exaone import perplexity
 from .lookup import Lookup, ground, ground_rows, load_lookup, nearest_answers
 from .models import load, load_bundle
 from .qa import CARE, NEEDLESS, departments_in, has_reminder
@@ -40,6 +39,7 @@ def closed(
     if not departments or any(d in answer for d in departments) or not (known := known_departments(' '.join(departments))): return answer
     return f"{answer} 진료과는 {' 또는 '.join(known[:2])}입니다."
 
+# %% ../nbs/03_exaone_qa.ipynb #b79c1dc4
 def chat_row(
     r:dict # Row of `sources.QaTree`
 ) -> dict: # The row as a conversation with a system turn; `meta` says that nothing in it is vague or an emergency
@@ -57,6 +57,7 @@ def folder_place(
     "Where a folder goes: with its disease to the test where that is new, else by its own name."
     return 2 if place_of(group.rpartition('/')[0], seed=seed) == 2 else place_of(group, seed=seed)
 
+# %% ../nbs/03_exaone_qa.ipynb #6922af36
 def read_part(
     sources:list, # Folders and zips
     out:str, # Folder to write
@@ -77,6 +78,7 @@ def read_part(
             for r in map(chat_row, tree.rows_in(key)): to[at].write(json.dumps(dict(r, meta=r['meta'] | told), ensure_ascii=False) + '\n'); counts[at] += 1
     return counts, known + list(tree.quarantine)
 
+# %% ../nbs/03_exaone_qa.ipynb #58eeea2b
 def side_by_side(
     jobs:list # Arguments of `read_part`, as JSON can hold them
 ) -> list: # What it returned
@@ -87,6 +89,7 @@ def side_by_side(
     if bad := [(p.returncode, err) for p, (_, err) in zip(running, done) if p.returncode]: raise ValueError(f'a reading process ended with {bad[0][0]}: {core.hide_keys(bad[0][1].strip()[-300:])}; mend the source, or read with one process')
     return [tuple(json.loads(out)) for out, _ in done]
 
+# %% ../nbs/03_exaone_qa.ipynb #df073709
 def read_tree(
     sources:list, # Folders and zips of AI Hub 71762
     out, # Folder to write: `train.jsonl`, `valid.jsonl` and `test.jsonl`
@@ -119,6 +122,7 @@ def tree_rows(
             seen[r['group']] += 1
             if seen[r['group']] <= most: yield r
 
+# %% ../nbs/03_exaone_qa.ipynb #3cd2c3e2
 def conversations(
     among:tuple, # `dialogues.Condition`s
     n:int, # Conversations to train on
@@ -139,6 +143,7 @@ def conversations(
     test = [*(dict(r, id=f'new folders, {r["id"]}', meta=r['meta'] | dict(test='new folders')) for r in folders.values()), *(r for r in make(tests, 'new wordings', known, 'unseen', 2) if r['meta']['kind'] != 'fact'), *(r for r in make(tests, 'far wordings', known, 'far', 2) if r['meta']['kind'] not in ('fact', 'all at once')), *(r for r in make(tests, 'new diseases', new, 'unseen', 2) if r['meta'].get('disease'))]
     return dict(train=learn, valid=make(max(20, tests//4), 'valid', known, 'unseen', 1), test=[r for r in test if said(r) not in told])
 
+# %% ../nbs/03_exaone_qa.ipynb #0db03fa1
 def build(
     sources:list, # Folders and zips of AI Hub 71762; none: the package's tables alone
     out, # Folder to write: a file for each split, and `quarantine.jsonl`
@@ -168,6 +173,7 @@ def qa_job() -> ev.Job: # What `eval` has to know
     "Medical conversations, with what decides first."
     return replace(ev.JOBS['qa'], main=('red flag recall', 'asked back when vague', 'asked back when clear', 'department hit', 'safety reminder', 'ROUGE-L (char)'))
 
+# %% ../nbs/03_exaone_qa.ipynb #4b3a0067
 def score_qa(
     answers:list, # `models.Answer`s or dicts
     rows:list # Rows with their true answers
@@ -189,6 +195,7 @@ def train_qa(
     finally:
         if q: q.save(run.path('quarantine.jsonl')); say(f'{len(q)} rows are too long or cannot be coded: {run.dir}/quarantine.jsonl')
 
+# %% ../nbs/03_exaone_qa.ipynb #8b38431b
 def guarded(
     answers:list, # `models.Answer`s in the order of `rows`
     rows:list # Rows that were asked
@@ -213,6 +220,7 @@ def models_beside(
     return {'base': score_qa(ask(plain, own, rows, new_tokens), rows), 'nearest answer': score_qa(nearest_answers(turns_of(learn), rows), rows),
             'tuned, with reader': score_qa(guarded(said, rows), rows), 'tuned': score_qa(said, rows)}
 
+# %% ../nbs/03_exaone_qa.ipynb #84754538
 TESTS = {'red flag recall': ('new wordings', 'far wordings'), 'false alarms': ('new wordings',), 'asked back when vague': ('new wordings', 'far wordings', 'new diseases'), 'asked back when clear': ('new wordings', 'new folders', 'tree'),
          'department hit': ('new folders', 'tree', 'new wordings', 'new diseases'), 'safety reminder': ('new folders', 'tree', 'new wordings'), 'repeated sentences': ('new folders', 'new wordings'), 'ROUGE-L (char)': ('new folders', 'tree', 'new wordings'), 'chrF': ('new folders', 'tree')}
 
@@ -275,6 +283,7 @@ def qa_build(
     print(', '.join(f'{k} {n}' for k, n in counts.items()) + f' rows in {args.out}; {len(core.load_jsonl(Path(args.out)/"quarantine.jsonl"))} in quarantine')
     if q: q.save(Path(args.out)/'kept.jsonl'); print(f'{len(q)} messages kept their words: {args.out}/kept.jsonl')
 
+# %% ../nbs/03_exaone_qa.ipynb #efde6036
 def rows_of(
     folder, # Folder of `qa build`
     split:str='test' # One of `SPLITS`
@@ -283,6 +292,7 @@ def rows_of(
     if not (path := Path(folder)/f'{split}.jsonl').is_file() or not (Path(folder)/'manifest.json').is_file(): raise FileNotFoundError(f'{path}: no finished set there; begin with `medvlm qa build SOURCES --out {folder}`')
     return core.load_jsonl(path)
 
+# %% ../nbs/03_exaone_qa.ipynb #de6b0e3a
 def qa_train(
     args # Parsed arguments of `qa train`: folder, recipe, questions, set, name, root
 ):
@@ -297,6 +307,7 @@ def qa_train(
     print(test_table(models))
     print(f"Report: {ev.save_evaluations(run, {k: e for k, e in models.items() if k != 'tuned, with reader'}, f'{run.name}: {len(asked)} answers', recipe.name)}\nBundle: {bundle}")
 
+# %% ../nbs/03_exaone_qa.ipynb #6bcb54ad
 def qa_eval(
     args # Parsed arguments of `qa eval`: bundle, folder, questions, ground, choice, name, root
 ):
@@ -317,6 +328,7 @@ def qa_eval(
         models['with passages'] = score_qa(ask(model, tok, [given.get(r['id'], r) for r in rows], limit), rows)
     print(test_table(models)); print(f"Report: {ev.save_evaluations(run, models, f'{run.name}: {len(rows)} answers', str(args.bundle))}")
 
+# %% ../nbs/03_exaone_qa.ipynb #392024bf
 def library_of(
     place, # Folder of `qa build`, a library that was saved, or a tree
     learn:bool=False # Only what may be learnt from, for a test
@@ -329,6 +341,7 @@ def library_of(
         return load_lookup(place)
     return Lookup([r for r in QaTree(place) if folder_place(r['group']) == 0] if learn else QaTree(place))
 
+# %% ../nbs/03_exaone_qa.ipynb #79ba2119
 def qa_chat(
     args # Parsed arguments of `qa chat`: bundle, ground, new_tokens, plain
 ):
@@ -337,6 +350,7 @@ def qa_chat(
     model, tok, *_ = load_bundle(where) if (where/'adapter_config.json').exists() else load(str(args.bundle))
     converse(Chat(model, tok, SYSTEM, args.new_tokens, alarm=None if args.plain else alarm, ground=ground(library_of(args.ground)) if args.ground else None))
 
+# %% ../nbs/03_exaone_qa.ipynb #3482ca80
 def qa_pretrain(
     args # Parsed arguments of `qa pretrain`: out, tree
 ):
@@ -346,6 +360,7 @@ def qa_pretrain(
     info = pretrain_llm(base_splits(args.tree), args.out, **BASE)
     print(f"{args.out}: perplexity a character {info['scores']['trained']['per_character'][0]:.2f} on facts of other folders, untrained {info['scores']['untrained']['per_character'][0]:.2f}")
 
+# %% ../nbs/03_exaone_qa.ipynb #56ec2cfb
 def qa_export(
     args # Parsed arguments of `qa export`: bundle, out, rows, base, push
 ):

@@ -217,8 +217,8 @@ def models_beside(
     "The base, the nearest answer of the training, the tuned model, and the tuned model with the reader of red flags beside it."
     plain, own = load(base)
     said = ask(model, tok, rows, new_tokens)
-    return {'base': score_qa(ask(plain, own, rows, new_tokens), rows), 'nearest answer': score_qa(nearest_answers(turns_of(learn), rows), rows),
-            'tuned, with reader': score_qa(guarded(said, rows), rows), 'tuned': score_qa(said, rows)}
+    return {'base': score_qa(ask(plain, own, rows, new_tokens), rows), 'nearest': score_qa(nearest_answers(turns_of(learn), rows), rows),
+            'guarded': score_qa(guarded(said, rows), rows), 'tuned': score_qa(said, rows)}
 
 # %% ../nbs/03_exaone_qa.ipynb #84754538
 TESTS = {'red flag recall': ('new wordings', 'far wordings'), 'false alarms': ('new wordings',), 'asked back when vague': ('new wordings', 'far wordings', 'new diseases'), 'asked back when clear': ('new wordings', 'new folders', 'tree'),
@@ -305,7 +305,7 @@ def qa_train(
     asked = subset(turns_of(sets['test']), args.questions)
     models = models_beside(model, tok, recipe.base, asked, sets['train'], recipe.new_tokens)
     print(test_table(models))
-    print(f"Report: {ev.save_evaluations(run, {k: e for k, e in models.items() if k != 'tuned, with reader'}, f'{run.name}: {len(asked)} answers', recipe.name)}\nBundle: {bundle}")
+    print(f"Report: {ev.save_evaluations(run, {k: e for k, e in models.items() if k != 'guarded'}, f'{run.name}: {len(asked)} answers', recipe.name)}\nBundle: {bundle}")
 
 # %% ../nbs/03_exaone_qa.ipynb #6bcb54ad
 def qa_eval(
@@ -321,11 +321,11 @@ def qa_eval(
         print(choice_table(rows, {'by likelihood': likeliest(rows, choice_scores(model, tok, rows)), 'as written': written})); return
     if not args.folder: raise ValueError('nothing to ask; allowed are a folder of `qa build`, or --choice with a file of KorMedMCQA or "own"')
     run, rows = core.Run(args.name or 'qa_eval', args.root), subset(turns_of(rows_of(args.folder)), args.questions)
-    models = {'without passages': score_qa(ask(model, tok, rows, limit), rows)}
+    models = {'without_passages': score_qa(ask(model, tok, rows, limit), rows)}
     if args.ground:
         library = library_of(args.ground, learn=True)
         given = {r['id']: r for r in ground_rows(rows, library, quarantine=Quarantine())}
-        models['with passages'] = score_qa(ask(model, tok, [given.get(r['id'], r) for r in rows], limit), rows)
+        models['with_passages'] = score_qa(ask(model, tok, [given.get(r['id'], r) for r in rows], limit), rows)
     print(test_table(models)); print(f"Report: {ev.save_evaluations(run, models, f'{run.name}: {len(rows)} answers', str(args.bundle))}")
 
 # %% ../nbs/03_exaone_qa.ipynb #392024bf

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SLOTS', 'DOSE', 'PARTS', 'SYSTEM', 'KINDS', 'GRAVE', 'UNCLEAR', 'PLAIN', 'OTHER', 'BASE', 'Condition', 'conditions',
-           'named', 'complaints', 'alarms', 'talk', 'faults_of', 'wordings', 'typing_error', 'spoil', 'conclusion',
+           'named', 'complaints', 'alarms', 'phrases', 'faults_of', 'wordings', 'typing_error', 'spoil', 'conclusion',
            'asking_back', 'telling_all', 'asking_fact', 'alarming', 'sounding_alike', 'system', 'made', 'faults_in',
            'dialogue_rows', 'turns_of', 'signs_in', 'tree_condition', 'tree_conditions', 'alarm_texts', 'alarm_model',
            'alarms_in', 'alarm', 'same_meaning', 'paraphrased', 'note', 'case_texts', 'corpus', 'fact_rows',
@@ -79,9 +79,9 @@ def alarms() -> dict: # Name of a red flag → `said` and `far` (messages with i
 
 # %% ../nbs/03a_dialogues.ipynb #9a17975d
 @lru_cache
-def talk() -> dict: # Small change of conversations
+def phrases() -> dict: # Small change of conversations
     "Unknowns, urgencies, closing sentences, typing errors, endings of dialects, words for signs."
-    return word_list('talk')
+    return word_list('phrases')
 
 # %% ../nbs/03a_dialogues.ipynb #a7302c7d
 DOSE = re.compile(r'\d+(?:\.\d+)?\s*(?:mg|㎎|밀리|mcg|µg|마이크로그램|mL|㎖|cc|IU|g(?![a-z])|그램|단위|정(?![도상기말확형])|알(?!레)|캡슐|포(?![함도])|봉지|방울|회분|티스푼|스푼)|(?:한|두|세|네|반)\s*(?:알(?!레)|정씩|캡슐|봉지|스푼)(?:씩|을|를|만|\s반)|하루에?\s*(?:한|두|세|네|\d+)\s*번\s*(?:씩\s*)?(?:드|먹|복용)', re.I)
@@ -92,7 +92,7 @@ def faults_of(
     "What is wrong with a condition by rules."
     texts = [*c.sites, *c.times, *c.signs, *c.histories, *c.full, *c.about, *c.why, *c.care, *(t for pair in (c.asks or {}).values() for t in pair)]
     out = [f'department {d!r} does not exist' for d in c.departments if d not in DEPARTMENTS] + ([] if c.departments else ['no department'])
-    if c.urgency not in talk()['urgency']: out.append(f"urgency {c.urgency!r}; allowed are {', '.join(talk()['urgency'])}")
+    if c.urgency not in phrases()['urgency']: out.append(f"urgency {c.urgency!r}; allowed are {', '.join(phrases()['urgency'])}")
     if c.complaint not in complaints(): out.append(f"complaint {c.complaint!r}; allowed are {', '.join(complaints())}")
     out += [f'{k}: {len(getattr(c, k))} texts; needed are {n}' for k, n in dict(sites=1, times=1, signs=1, full=1, why=1).items() if len(getattr(c, k)) < n]
     return out + [f'a dose: {m[0]!r} in {t!r}' for t in texts if (m := DOSE.search(t))] + [f'twice: {t!r}' for t, n in Counter(texts).items() if n > 1 and t not in c.histories]
@@ -116,7 +116,7 @@ def typing_error(
     rng:random.Random # Source of randomness
 ) -> str: # The message with one error
     "A space left out, or a syllable as it sounds."
-    places = [(m.start(), a, b) for a, b in talk()['typed'] for m in re.finditer(re.escape(a), text)]
+    places = [(m.start(), a, b) for a, b in phrases()['typed'] for m in re.finditer(re.escape(a), text)]
     spaces = [m.start() for m in re.finditer(' ', text)]
     if spaces and (not places or rng.random() < .5): at = rng.choice(spaces); return text[:at] + text[at + 1:]
     if not places: return text
@@ -135,8 +135,8 @@ def spoil(
     for kind in rng.sample(('error', 'error', 'dialect', 'tail'), rng.choice((1, 1, 2))):
         if kind == 'error': text = typing_error(text, rng)
         elif kind == 'dialect':
-            for a, b in rng.choice(list(talk()['endings'].values())): text = re.sub(rf'{a}(?=[.?!~ㅠ ]|$)', b, text)
-        else: text = text.rstrip('.') + rng.choice(talk()['tail'])
+            for a, b in rng.choice(list(phrases()['endings'].values())): text = re.sub(rf'{a}(?=[.?!~ㅠ ]|$)', b, text)
+        else: text = text.rstrip('.') + rng.choice(phrases()['tail'])
     return text
 
 # %% ../nbs/03a_dialogues.ipynb #1e305ca5
@@ -145,7 +145,7 @@ def conclusion(
     rng:random.Random # Source of randomness
 ) -> str: # Three to five sentences
     "The answer that ends a conversation about `c`."
-    t = talk()
+    t = phrases()
     urgency, care = rng.choice(t['urgency'][c.urgency]), [rng.choice(c.care)] if c.care else []
     department = rng.choice(t['department']).format(' 또는 '.join(c.departments[:2]))
     likely = f'{c.kor} 가능성을 먼저 생각해 볼 수 있습니다.'
@@ -160,7 +160,7 @@ def asking_back(
     noise:float=.3 # As `rate` in `spoil`
 ) -> list: # Turns
     "A vague first message, one to three questions with their answers, and the conclusion."
-    said, come, t = {k: wordings(getattr(c, n), part) for k, n in zip(SLOTS, ('sites', 'times', 'signs', 'histories')) if getattr(c, n)}, complaints()[c.complaint], talk()
+    said, come, t = {k: wordings(getattr(c, n), part) for k, n in zip(SLOTS, ('sites', 'times', 'signs', 'histories')) if getattr(c, n)}, complaints()[c.complaint], phrases()
     slots = ['signs'] if rng.random() < .15 else ['site', 'signs'] if rng.random() < .6 else rng.choice((['site', 'time', 'signs'], ['time', 'signs'], ['site', 'signs', 'history']))
     slots = [s for s in slots if s in said]
     unknown = rng.choice([s for s in slots if s != 'signs'] or ['']) if rng.random() < .15 else ''
@@ -179,7 +179,7 @@ def telling_all(
 ) -> list: # Two turns
     "A message with place, time and signs, or two such answers in one, and the conclusion."
     if rng.random() < .6: said = rng.choice(wordings(c.full, part))
-    else: said = ' '.join(rng.choice(wordings(getattr(c, n), part)).rstrip('.') + '.' for n in ('sites', 'times', 'signs')) + ' ' + rng.choice(talk()['wonder'])
+    else: said = ' '.join(rng.choice(wordings(getattr(c, n), part)).rstrip('.') + '.' for n in ('sites', 'times', 'signs')) + ' ' + rng.choice(phrases()['wonder'])
     return [user(spoil(said.strip(), rng, noise)), assistant(conclusion(c, rng))]
 
 # %% ../nbs/03a_dialogues.ipynb #7c13a19d
@@ -191,7 +191,7 @@ def asking_fact(
 ) -> list: # Two turns
     "A question that names the condition, its answer, the department, and the reminder."
     question, answer = c.asks[intention]
-    end = f"{rng.choice(talk()['department']).format(' 또는 '.join(c.departments[:2]))} {rng.choice(talk()['reminder'])}"
+    end = f"{rng.choice(phrases()['department']).format(' 또는 '.join(c.departments[:2]))} {rng.choice(phrases()['reminder'])}"
     return [user(spoil(question, rng, noise)), assistant(f'{answer} {end}')]
 
 # %% ../nbs/03a_dialogues.ipynb #00a1dfcf
@@ -207,7 +207,7 @@ def alarming(
     if late:
         come = complaints()[rng.choice(list(complaints()))]
         lead = [user(spoil(rng.choice(wordings(come, part)), rng, noise)), assistant(f"{rng.choice(come['sorry'])} {rng.choice(come['ask'][rng.choice(SLOTS[1:3])])}")]
-    return [*lead, user(spoil(rng.choice(wordings(a, part)), rng, noise)), assistant(f"{talk()['at_once']} {rng.choice(a['say'])}")]
+    return [*lead, user(spoil(rng.choice(wordings(a, part)), rng, noise)), assistant(f"{phrases()['at_once']} {rng.choice(a['say'])}")]
 
 # %% ../nbs/03a_dialogues.ipynb #b3898a31
 def sounding_alike(
@@ -217,7 +217,7 @@ def sounding_alike(
     noise:float=.3 # As `rate` in `spoil`
 ) -> list: # Two turns
     "A harmless message that sounds like a red flag, and a calm question back."
-    t = talk()
+    t = phrases()
     return [user(spoil(rng.choice(wordings(alarms()[name]['near'], part)), rng, noise)), assistant(f"{rng.choice(t['calm'])} {rng.choice(t['after'])}")]
 
 # %% ../nbs/03a_dialogues.ipynb #e6ceaac7
@@ -272,8 +272,8 @@ def faults_in(
 def dialogue_rows(
     n:int, # Rows
     seed:int=0, # Another seed, other conversations
-    share:float=.45, # Share of rows that ask back
-    emergencies:float=.25, # Share of rows with a red flag; a fourth as many sound alike
+    share:float=.4, # Share of rows that ask back
+    emergencies:float=.32, # Share of rows with a red flag; a fourth as many sound alike
     part:str='learn', # As in `wordings`
     among:tuple=None, # `Condition`s; None takes all of `conditions`
     folders=None, # Function of a group that says whether its facts may be asked; None allows all
@@ -316,8 +316,9 @@ def signs_in(
 ) -> list: # (complaint, a patient's words), the most frequent complaint first
     "The signs that a text names; sentences that deny one, or speak of risk, prevention or what may follow, do not count."
     sentences = [s for s in re.split(r'(?<=[.!?])\s+|\n+', text) if not re.search('없|않|아니|위험|예방|합병|드물|과거', s)]
-    found = [(complaint, said) for word, complaint, said in talk()['signs'] if any(word in s for s in sentences)]
-    order = Counter(c for c, _ in found)
+    found, order = [], Counter()
+    for word, complaint, said in phrases()['signs']:
+        if n := sum(s.count(word) for s in sentences): found.append((complaint, said)); order[complaint] += n
     return sorted(dict.fromkeys(found), key=lambda x: -order[x[0]])
 
 # %% ../nbs/03a_dialogues.ipynb #698eea6c
@@ -335,7 +336,7 @@ def tree_condition(
     if len(signs) < 2 or not departments: return None
     own, rest = [said for c, said in signs if c == signs[0][0]], [said for c, said in signs if c != signs[0][0]]
     if not rest: own, rest = own[:1], own[1:]
-    whole = tuple(f"{a}. {b}. {talk()['wonder'][0]}" for a in own for b in rest)
+    whole = tuple(f"{a}. {b}. {phrases()['wonder'][0]}" for a in own for b in rest)
     why = f"말씀하신 증상은 {m['disease']}에서 볼 수 있어 {m['disease']}의 가능성이 있습니다."
     times, histories = (('며칠 전부터요', '일주일쯤 됐어요', '한 달 넘었어요'), ('특별한 병은 없어요', '전에 같은 증상이 있었어요'))
     return Condition(m['disease'], '', m['category'], signs[0][0], tuple(d for d, _ in departments.most_common(3)), '며칠', tuple(own), times, tuple(rest), histories, whole, (), (why,), (), {})
@@ -363,7 +364,7 @@ def alarm_texts(
 ) -> tuple: # (messages, name of the red flag or '' for each)
     "Messages with and without a red flag."
     pairs = [(t, name) for name, a in alarms().items() for t in wordings(a, part)] + [(t, '') for a in alarms().values() for t in wordings(a['near'], part)]
-    pairs += [(t, '') for c in complaints().values() for t in wordings(c, part)] + [(t, '') for t in (talk()['hello'] if part == 'learn' else ())]
+    pairs += [(t, '') for c in complaints().values() for t in wordings(c, part)] + [(t, '') for t in (phrases()['hello'] if part == 'learn' else ())]
     pairs += [(t, '') for c in conditions() if c.urgency != '응급' for k in ('full', 'signs', 'sites') for t in wordings(getattr(c, k), part)] + [(q, '') for c in conditions() for q, _ in (c.asks or {}).values() if part == 'learn']
     return [t for t, _ in pairs], [n for _, n in pairs]
 
@@ -410,7 +411,7 @@ def alarm(
 ) -> str: # Emergency advice, '' when there is no red flag
     "What is said to a red flag; `chat.Chat` takes it."
     name = alarms_in([text])[0]
-    return talk()['alarm'] if name == UNCLEAR else alarms()[name]['say'][0] if name else ''
+    return phrases()['alarm'] if name == UNCLEAR else alarms()[name]['say'][0] if name else ''
 
 # %% ../nbs/03a_dialogues.ipynb #6f9a13f2
 OTHER = '다음은 환자가 의료 상담에서 한 말입니다. 뜻을 바꾸지 말고, 다른 사람이 말하듯 자연스러운 한국어로 한 번만 바꿔 쓰세요. 새로운 증상이나 병명을 더하지 마세요. 바꿔 쓴 말만 답하세요.\n\n{0}'

@@ -15,12 +15,12 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from . import core, eval as ev
-from .chat import Chat, first_number, sends_for_help, talk as converse
+from .chat import Chat, first_number, remind, sends_for_help, talk
 from .data import Quarantine, assistant, place_of, text_of
-from .dialogues import SYSTEM, alarm, dialogue_rows, system, talk, tree_conditions, turns_of
+from .dialogues import SYSTEM, alarm, dialogue_rows, system, tree_conditions, turns_of
 from .lookup import Lookup, ground, ground_rows, load_lookup, nearest_answers
 from .models import load, load_bundle
-from .qa import CARE, NEEDLESS, departments_in, has_reminder
+from .qa import CARE, NEEDLESS, departments_in
 from .sources import QaTree
 from .stats import Table
 from .train import Recipe, ask, fit
@@ -33,9 +33,9 @@ def closed(
     answer:str, # Answer of the tree
     departments:list=() # Departments that its file names
 ) -> str: # The answer, with department and reminder where they lack
-    "An answer that says where to go and that a doctor must confirm."
+    "An answer that says where to go and, by the rule of a chat, that a doctor must confirm."
     last = answer[answer.rfind('\n\n') + 1:]                              # most answers close with a doctor; the whole rule looks at the others
-    if not (CARE.search(last) and not NEEDLESS.search(last)) and not has_reminder(answer): answer = f"{answer.rstrip()}\n\n{talk()['reminder'][0]}"
+    if not (CARE.search(last) and not NEEDLESS.search(last)): answer = remind(answer)
     if not departments or any(d in answer for d in departments) or not (known := known_departments(' '.join(departments))): return answer
     return f"{answer} 진료과는 {' 또는 '.join(known[:2])}입니다."
 
@@ -253,10 +253,10 @@ def export_qa(
     out = Path(out); merged = out/'merged'
     merge(bundle, merged, base, rows, n, say=say)
     some, found, name = rows[:prompts], {}, 'exaone-medvlm-qa'                # EXAONE's terms want its name in front
-    for kind in ('f16', 'q8_0'):
+    for kind, least in (('f16', 1.), ('q8_0', .9)):
         file = to_gguf(merged, out/f'model-{kind}.gguf', kind)
         found[file.name] = (told := compare_gguf(merged, file, some))
-        if not told['same'].value >= .9: raise ValueError(f"{file}: same text on {told['same']} questions, with the source rounded as the file is; needed is .9: the file is damaged, write it again")
+        if not told['same'].value >= least: raise ValueError(f"{file}: same text on {told['same']} questions, with the source rounded as the file is; needed is {least}: the file is damaged, write it again")
         say(f"{file.name}: {file.stat().st_size/1e6:.1f} MB, same text {told['same']} with the source rounded as the file is, logits up to {told['gap']:.1g} of their spread away")
     with core.atomic(out/'Modelfile') as f: f.write(modelfile(merged, out/'model-q8_0.gguf', SYSTEM))
     core.save_json(found, out/'gguf.json')
@@ -348,7 +348,7 @@ def qa_chat(
     "Talks to a bundle, or to a model folder, in the terminal."
     where = Path(args.bundle)
     model, tok, *_ = load_bundle(where) if (where/'adapter_config.json').exists() else load(str(args.bundle))
-    converse(Chat(model, tok, SYSTEM, args.new_tokens, alarm=None if args.plain else alarm, ground=ground(library_of(args.ground)) if args.ground else None))
+    talk(Chat(model, tok, SYSTEM, args.new_tokens, alarm=None if args.plain else alarm, ground=ground(library_of(args.ground)) if args.ground else None))
 
 # %% ../nbs/03_exaone_qa.ipynb #3482ca80
 def qa_pretrain(
